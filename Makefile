@@ -1,0 +1,41 @@
+# `make demo` and `make test` work on a fresh machine: they make .venv and install what they need.
+.PHONY: help demo test faults test-all check format bench clean
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.installed: pyproject.toml scripts/setup
+	scripts/setup $(VENV) dev
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.installed
+	scripts/setup $(VENV) demo
+	@touch $@
+
+demo: $(VENV)/.demo ## two workers and a small real model; one worker is killed in mid-answer
+	@$(BIN)/glidemq demo $(ARGS)
+
+test: $(VENV)/.installed ## the quick tests, against real servers on loopback
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test $(ARGS)
+
+faults: $(VENV)/.installed ## tests that kill, freeze and cut
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test faults $(ARGS)
+
+test-all: $(VENV)/.demo ## everything
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test all $(ARGS)
+
+check: $(VENV)/.installed ## format, lint, types, layers, Lua, sizes
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+format: $(VENV)/.installed ## format the Python code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix --quiet .
+
+bench: $(VENV)/.installed ## figures beside those of other queues, from one run on this machine
+	@$(BIN)/python bench/run.py $(ARGS)
+
+clean: ## remove the environment and what the tools left
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
