@@ -31,14 +31,17 @@ async def stdin_ends() -> None:
     await asyncio.to_thread(sys.stdin.read)
 
 
-async def fill(url: str, count: int) -> None:
+async def fill(url: str, count: int, keep: int) -> None:
+    options = {"remove_on_complete": keep} if keep else {}
     async with Queue("bench", connection=url) as queue:
         for start in range(0, count, 1000):
             stop = min(count, start + 1000)
-            await queue.add_many([NewJob("noop", payload(i)) for i in range(start, stop)])
+            await queue.add_many(
+                [NewJob(name="noop", data=payload(i), **options) for i in range(start, stop)]
+            )
 
 
-async def drain(url: str, concurrency: int, count: int, keep: int, work: float) -> None:
+async def drain(url: str, concurrency: int, count: int, _keep: int, work: float) -> None:
     done = 0
     first = used = 0.0
     finished = asyncio.Event()
@@ -54,9 +57,7 @@ async def drain(url: str, concurrency: int, count: int, keep: int, work: float) 
             say({"seconds": time.monotonic() - first, "cpu_us": (cpu() - used) / count * 1e6})
             finished.set()
 
-    async with Worker(
-        "bench", handler, connection=url, concurrency=concurrency, remove_on_complete=keep
-    ):
+    async with Worker("bench", handler, connection=url, concurrency=concurrency):
         await finished.wait()
         await stdin_ends()
 
@@ -82,7 +83,9 @@ async def enqueue(url: str, seconds: float) -> None:
         in_flight = await add_for(queue, seconds, 50)
         start = time.monotonic()
         for batch in range(0, 10_000, 1000):
-            await queue.add_many([NewJob("noop", payload(batch + i)) for i in range(1000)])
+            await queue.add_many(
+                [NewJob(name="noop", data=payload(batch + i)) for i in range(1000)]
+            )
         bulk = 10_000 / (time.monotonic() - start)
     say({"serial": serial, "in_flight": in_flight, "bulk": bulk})
 
@@ -127,7 +130,7 @@ async def append(url: str, streams: int, chunks: int) -> None:
 
     async with Queue("bench", connection=url) as queue:
         ids = [f"stream-{i}" for i in range(streams)]
-        await queue.add_many([NewJob("append", {}, job_id=id) for id in ids])
+        await queue.add_many([NewJob(name="append", job_id=id) for id in ids])
         async with Worker("bench", handler, connection=url, concurrency=streams):
             await asyncio.gather(*(queue.result(id, timeout=120) for id in ids))
             total = streams * chunks
@@ -149,7 +152,7 @@ async def write(url: str, streams: int, rate: float, seconds: float) -> None:
 
     async with Queue("bench", connection=url) as queue:
         ids = [f"stream-{i}" for i in range(streams)]
-        await queue.add_many([NewJob("write", {}, job_id=id) for id in ids])
+        await queue.add_many([NewJob(name="write", job_id=id) for id in ids])
         async with Worker("bench", handler, connection=url, concurrency=streams):
             say({"ready": True})
             await stdin_ends()
@@ -171,7 +174,7 @@ async def read(url: str, streams: int) -> None:
 
 
 COMMANDS = {
-    "fill": (fill, (int,)),
+    "fill": (fill, (int, int)),
     "drain": (drain, (int, int, int, float)),
     "enqueue": (enqueue, (float,)),
     "listen": (listen, (int, int)),

