@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml scripts/setup
 	scripts/setup $(VENV) dev
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.installed
+$(VENV)/.demo: pyproject.toml scripts/setup
 	scripts/setup $(VENV) demo
 	@touch $@
 
@@ -22,10 +22,10 @@ demo: $(VENV)/.demo ## two workers and a small real model; one worker is killed 
 test: $(VENV)/.installed ## the quick tests, against real servers on loopback
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test $(ARGS)
 
-faults: $(VENV)/.installed ## tests that kill, freeze and cut
+faults: $(VENV)/.installed $(VENV)/.demo ## tests that kill, freeze and cut; the demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test faults $(ARGS)
 
-test-all: $(VENV)/.demo ## everything
+test-all: $(VENV)/.installed $(VENV)/.demo ## everything
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test all $(ARGS)
 
 check: $(VENV)/.installed ## format, lint, types, layers, Lua, sizes

@@ -102,11 +102,11 @@ def _panel(answer: Answer, width: int) -> Panel:
     text.append("\n" * (PANEL_LINES - len(lines)))
     done = answer.limit if answer.state == "completed" else min(answer.chunks, answer.limit)
     style = _STYLES.get(answer.state, "red")
-    worker = f" on {answer.worker}" if answer.worker else ""
+    worker = f" on {answer.worker}" if answer.worker and answer.state == "active" else ""
     return Panel(
         Group(text, ProgressBar(total=answer.limit, completed=done, width=inside)),
         title=answer.title,
-        subtitle=f"{answer.state}{worker}, run {answer.run}, {answer.chunks} chunks",
+        subtitle=f"{answer.state}{worker}, run {answer.run}, {answer.chunks} pieces",
         border_style=style,
         width=width,
     )
