@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class StreamChunk(Protocol):
@@ -25,7 +26,7 @@ class StreamChunk(Protocol):
         ...
 
     @property
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> Mapping[str, Any]:
         """What else it carries."""
         ...
 
