@@ -25,7 +25,12 @@ PEERS = HERE / "peers"
 PROGRAMS: dict[str, list[str]] = {
     "glidemq": [sys.executable, str(HERE / "program.py")],
     "bullmq": ["node", str(PEERS / "bullmq.cjs")],
+    "dramatiq": [str(PEERS / ".venv" / "bin" / "python"), str(PEERS / "dramatiq_program.py")],
 }
+
+NPM_INSTALL = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
+MAKE_VENV = [sys.executable, "-m", "venv", ".venv"]
+PIP_INSTALL = [".venv/bin/pip", "install", "--quiet", "dramatiq[redis]>=2"]
 
 
 class Server:
@@ -187,18 +192,20 @@ def run(peer: str, command: str, *arguments: object) -> dict[str, Any]:
 
 
 def install_peers() -> list[str]:
-    """The peers that can run here, after installing BullMQ into `bench/peers` if npm is there."""
-    if not (PEERS / "node_modules" / "bullmq").exists():
+    """The peers that can run here: BullMQ for Node and dramatiq, installed into `bench/peers` at first."""
+    peers = ["glidemq"]
+    for name, marker, commands in (
+        ("bullmq", PEERS / "node_modules" / "bullmq", [NPM_INSTALL]),
+        ("dramatiq", PEERS / ".venv" / "bin" / "dramatiq", [MAKE_VENV, PIP_INSTALL]),
+    ):
         try:
-            subprocess.run(
-                ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"],
-                cwd=PEERS,
-                check=True,
-            )
+            for command in [] if marker.exists() else commands:
+                subprocess.run(command, cwd=PEERS, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            print(f"BullMQ is left out: {error}", file=sys.stderr)
-            return ["glidemq"]
-    return ["glidemq", "bullmq"]
+            print(f"{name} is left out: {error}", file=sys.stderr)
+        else:
+            peers.append(name)
+    return peers
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -213,16 +220,13 @@ def medians(records: list[dict[str, float]]) -> dict[str, float]:
 
 
 def table(title: str, rows: dict[str, dict[str, float]]) -> None:
-    """Print one line per figure, one column per peer, and the ratio of the first to the second."""
-    peers = list(rows)
-    names = list(rows[peers[0]])
-    print(f"\n{title}")
-    print(
-        f"  {'':34}"
-        + "".join(f"{peer:>14}" for peer in peers)
-        + (f"{'ratio':>10}" if len(peers) > 1 else "")
-    )
-    for name in names:
-        values = [rows[peer].get(name, float("nan")) for peer in peers]
-        ratio = f"{values[0] / values[1]:>10.2f}" if len(peers) > 1 and values[1] else ""
-        print(f"  {name:34}" + "".join(f"{value:>14,.2f}" for value in values) + ratio)
+    """Print one line per figure, one column per peer, and how many times each peer's figure the first one is."""
+    first, *others = rows
+    heads = [*rows, *(f"x {peer}" for peer in others)]
+    print(f"\n{title}\n  {'':28}" + "".join(f"{head:>14}" for head in heads), flush=True)
+    for name, value in rows[first].items():
+        values = [rows[peer][name] for peer in rows]
+        ratios = [value / other if other else float("nan") for other in values[1:]]
+        print(
+            f"  {name:28}" + "".join(f"{cell:>14,.2f}" for cell in [*values, *ratios]), flush=True
+        )
