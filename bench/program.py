@@ -31,17 +31,14 @@ async def stdin_ends() -> None:
     await asyncio.to_thread(sys.stdin.read)
 
 
-async def fill(url: str, count: int, keep: int) -> None:
-    options = {"remove_on_complete": keep} if keep else {}
+async def fill(url: str, count: int) -> None:
     async with Queue("bench", connection=url) as queue:
         for start in range(0, count, 1000):
             stop = min(count, start + 1000)
-            await queue.add_many(
-                [NewJob(name="noop", data=payload(i), **options) for i in range(start, stop)]
-            )
+            await queue.add_many([NewJob(name="noop", data=payload(i)) for i in range(start, stop)])
 
 
-async def drain(url: str, concurrency: int, count: int, _keep: int, work: float) -> None:
+async def drain(url: str, concurrency: int, count: int, keep: int, work: float) -> None:
     done = 0
     first = used = 0.0
     finished = asyncio.Event()
@@ -57,7 +54,9 @@ async def drain(url: str, concurrency: int, count: int, _keep: int, work: float)
             say({"seconds": time.monotonic() - first, "cpu_us": (cpu() - used) / count * 1e6})
             finished.set()
 
-    async with Worker("bench", handler, connection=url, concurrency=concurrency):
+    async with Worker(
+        "bench", handler, connection=url, concurrency=concurrency, remove_on_complete=keep
+    ):
         await finished.wait()
         await stdin_ends()
 
@@ -174,7 +173,7 @@ async def read(url: str, streams: int) -> None:
 
 
 COMMANDS = {
-    "fill": (fill, (int, int)),
+    "fill": (fill, (int,)),
     "drain": (drain, (int, int, int, float)),
     "enqueue": (enqueue, (float,)),
     "listen": (listen, (int, int)),

@@ -21,7 +21,7 @@ CONCURRENCY = 50
 def drain(peer: str, *, aof: bool, jobs: int, work: float = 0.0) -> dict[str, float]:
     jobs = jobs // 10 if peer == "dramatiq" else jobs
     with server(aof=aof) as valkey:
-        run(peer, "fill", valkey.url, jobs, 1000)
+        run(peer, "fill", valkey.url, jobs)
         before = valkey.settled()
         with Program(peer, "drain", valkey.url, CONCURRENCY, jobs, 1000, work) as worker:
             result = worker.line()
@@ -54,9 +54,9 @@ def bytes_per_job(peer: str, *, aof: bool, jobs: int) -> dict[str, float]:
     jobs = min(jobs, 5000)  # under every default of retention: all stay
     with server(aof=aof) as valkey:
         # One job first, so that what is there once per queue or server is not counted.
-        run(peer, "fill", valkey.url, 1, 0)
+        run(peer, "fill", valkey.url, 1)
         empty = valkey.settled().memory
-        run(peer, "fill", valkey.url, jobs - 1, 0)
+        run(peer, "fill", valkey.url, jobs - 1)
         waiting = valkey.settled().memory
         with Program(peer, "drain", valkey.url, CONCURRENCY, jobs, jobs, 0) as worker:
             worker.line()

@@ -48,7 +48,7 @@ def work_until_stdin_ends(broker):
     worker.stop()
 
 
-def fill(broker, count, _keep):
+def fill(broker, count):
     add = actor(broker, nothing)
     for number in range(count):
         add.send(payload(number))
@@ -127,7 +127,7 @@ def pace(broker, count, gap):
 
 
 COMMANDS = {
-    "fill": (fill, (int, int)),
+    "fill": (fill, (int,)),
     "drain": (drain, (int, int, int, float)),
     "enqueue": (enqueue, (float,)),
     "listen": (listen, (int, int)),
