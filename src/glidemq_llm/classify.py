@@ -1,0 +1,393 @@
+"""What an exception of any provider library means: retry, fall back, wait, or stop.
+
+The order of trust: our own errors, the vendor's code in the body, the words of the message, the HTTP status, the
+name of the class. Nothing is imported to find out; exceptions are read like any other foreign object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from glidemq_core import errors as core
+from glidemq_llm import errors as own
+from glidemq_llm._error_codes import (
+    CLASSES,
+    FALLBACK,
+    GENERAL_CODES,
+    MESSAGES,
+    NEVER_SENT,
+    RETRYABLE,
+    STATUS,
+    USUAL_STATUS,
+    VENDOR_MODULES,
+    ErrorCategory,
+    code_category,
+)
+from glidemq_llm._read import fields, items, text
+from glidemq_llm.limits import parse_duration, parse_rate_limits, parse_retry_after
+
+_C = ErrorCategory
+_IN_WORDS = re.compile(
+    r"(?:try again|retry) (?:in|after) (\d[\d.hms]*)\s*(seconds?|minutes?|ms)?", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """What an error means.
+
+    Attributes:
+        category: What went wrong.
+        retryable: Whether the same call may succeed later.
+        fallback: Whether to go to the next model by default. For `context_window` only a larger one helps; for
+            `content_filter` and `refusal` the user must opt in, so it is False there.
+        retry_after: Seconds the vendor asks to wait, as stated; None if it does not say. It may be hours.
+        billed: Whether the call may have cost something although it failed: book its estimate.
+        in_stream: Whether it arrived inside a stream that had begun with status 200.
+        code: The vendor's own word for it.
+        status: The HTTP status, or for an error inside a stream the one its code usually has.
+    """
+
+    category: ErrorCategory
+    retryable: bool
+    fallback: bool
+    retry_after: float | None = None
+    billed: bool = False
+    in_stream: bool = False
+    code: str | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What can be read off an exception."""
+
+    names: tuple[str, ...]
+    module: str
+    message: str
+    status: int | None
+    codes: tuple[str, ...]
+    headers: object
+    body: object
+
+
+def classify_error(exc: BaseException) -> ErrorInfo:
+    """Say what an exception means, whichever library raised it."""
+    if isinstance(exc, core.GlideMQError):
+        return _own_error(exc)
+    if isinstance(exc, asyncio.CancelledError):
+        return _info(_C.CANCELLED, billed=True)
+    facts = _facts(exc)
+    category = _category(facts)
+    in_stream = _is_in_stream(facts, category)
+    status = (
+        facts.status
+        if facts.status not in (None, 200)
+        else USUAL_STATUS.get(category)
+        if in_stream
+        else None
+    )
+    return _info(
+        category,
+        retry_after=_retry_after(facts, category),
+        billed=_may_be_billed(facts, category, in_stream=in_stream),
+        in_stream=in_stream,
+        code=facts.codes[0] if facts.codes else None,
+        status=status,
+    )
+
+
+def _info(
+    category: ErrorCategory,
+    *,
+    retryable: bool | None = None,
+    retry_after: float | None = None,
+    billed: bool = False,
+    in_stream: bool = False,
+    code: str | None = None,
+    status: int | None = None,
+) -> ErrorInfo:
+    return ErrorInfo(
+        category=category,
+        retryable=category in RETRYABLE if retryable is None else retryable,
+        fallback=category in FALLBACK,
+        retry_after=retry_after,
+        billed=billed,
+        in_stream=in_stream,
+        code=code,
+        status=status,
+    )
+
+
+def _own_error(exc: core.GlideMQError) -> ErrorInfo:
+    match exc:
+        case core.BudgetExceeded():
+            return _info(_C.BUDGET, code=exc.cap)
+        case core.Throttled():
+            return _info(_C.BUDGET, retryable=True, retry_after=exc.retry_after, code="throttled")
+        case own.UnpricedModel():
+            return _info(_C.BUDGET, code="unpriced")
+        case own.StreamInterrupted():
+            return _info(_C.STREAM_INTERRUPTED, billed=True, in_stream=True)
+        case own.FallbacksExhausted():
+            return _info(_C.UNAVAILABLE, retryable=exc.retryable, retry_after=exc.retry_after)
+        case core.JobTimeout():
+            return _info(_C.TIMEOUT, billed=True)
+        case core.LeaseLost() | core.JobCancelled():
+            return _info(_C.CANCELLED, billed=True)
+        case core.ConnectionLost():
+            # Our own server, not the provider: the next model would not help.
+            return _info(_C.BUG, retryable=True)
+        case _:
+            return _info(_C.BUG)
+
+
+# --- reading the exception
+
+
+def _facts(exc: BaseException) -> _Facts:
+    kind = type(exc)
+    body = _body(exc)
+    return _Facts(
+        names=tuple(base.__name__ for base in kind.__mro__),
+        module=kind.__module__.partition(".")[0],
+        message=_message(exc, body),
+        status=_status(exc, body),
+        codes=tuple(dict.fromkeys(_codes(exc, body))),
+        headers=_headers(exc),
+        body=body,
+    )
+
+
+def _attribute(exc: object, name: str) -> Any:
+    """An attribute of a foreign exception; None where reading it fails, as some properties do."""
+    try:
+        return getattr(exc, name, None)
+    except (AttributeError, RuntimeError, ValueError, KeyError):
+        return None
+
+
+def _body(exc: BaseException) -> object:
+    """The decoded error body, wherever the library keeps it."""
+    for name in ("body", "details", "error", "raw_response_text"):
+        value = _attribute(exc, name)
+        if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                continue
+        if isinstance(value, (dict, list)):
+            listed = items(cast("object", value))
+            return listed[0] if listed else cast("object", value)
+    response = _attribute(exc, "response")
+    return cast("object", response) if isinstance(response, dict) else None
+
+
+def _error_objects(body: object) -> Iterator[Mapping[str, Any]]:
+    """The error object and those nested in it, the most telling first (a wrapper's own words come last)."""
+    top = fields(body)
+    inner = [fields(top.get(key)) for key in ("error", "Error", "response")]
+    for holder in (*inner, top):
+        nested = fields(holder.get("error"))
+        yield fields(holder.get("innererror") or holder.get("inner_error"))
+        yield fields(fields(holder.get("details")) or {})
+        yield nested
+        yield holder
+
+
+def _codes(exc: BaseException, body: object) -> Iterator[str]:
+    """Every word that may be a code, from the most specific."""
+    names = ("error_code", "reason", "code", "Code", "type", "status")
+    for error in _error_objects(body):
+        for detail in map(fields, items(error.get("details"))):  # Google: a list of typed details
+            yield from _google_codes(detail)
+        for name in names:
+            word = _word(error.get(name))
+            if word and word != "error":
+                yield word
+    for name in ("error_code", "code", "type", "status"):
+        word = _word(_attribute(exc, name))
+        if word:
+            yield word
+
+
+def _google_codes(detail: Mapping[str, Any]) -> Iterator[str]:
+    for violation in map(fields, items(detail.get("violations"))):
+        if "perday" in str(violation.get("quotaId", "")).lower():
+            yield "quota_exceeded"
+    reason = _word(detail.get("reason"))
+    if reason:
+        yield reason
+
+
+def _word(value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return None
+    word = str(value).strip()
+    return word if word and len(word) <= 80 and " " not in word else None
+
+
+def _message(exc: BaseException, body: object) -> str:
+    words = [str(exc)]
+    for error in _error_objects(body):
+        words += [
+            str(error[key])
+            for key in ("message", "Message", "error")
+            if isinstance(error.get(key), str)
+        ]
+        raw = fields(error.get("metadata")).get("raw")  # OpenRouter: what the upstream said
+        if isinstance(raw, str):
+            words.append(raw)
+    return " ".join(words)[:4000]
+
+
+def _status(exc: BaseException, body: object) -> int | None:
+    candidates = [
+        _attribute(exc, "status_code"),
+        _attribute(_attribute(exc, "response"), "status_code"),
+    ]
+    candidates += [
+        _attribute(exc, "code"),
+        _attribute(exc, "http_status"),
+        _attribute(exc, "status"),
+    ]
+    candidates.append(fields(fields(body).get("ResponseMetadata")).get("HTTPStatusCode"))
+    for error in _error_objects(body):
+        candidates += [error.get("status_code"), error.get("code")]
+    for value in candidates:
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 200 <= value <= 599:
+            return value
+    return None
+
+
+def _headers(exc: BaseException) -> object:
+    # LiteLLM keeps the vendor's headers apart: those of `response` are made up.
+    own_headers = _attribute(exc, "litellm_response_headers")
+    if own_headers:
+        return cast("object", own_headers)
+    for holder in (_attribute(exc, "response"), _attribute(exc, "raw_response"), exc):
+        headers = _attribute(holder, "headers")
+        if headers:
+            return cast("object", headers)
+    meta = fields(fields(_attribute(exc, "response")).get("ResponseMetadata"))
+    return meta.get("HTTPHeaders") or {}
+
+
+# --- deciding
+
+
+def _category(facts: _Facts) -> ErrorCategory:
+    specific = [code for code in facts.codes if code.lower() not in GENERAL_CODES]
+    by_code = next((found for code in specific if (found := code_category(code))), None)
+    by_words = _by_words(facts, by_code)
+    by_name = next((CLASSES[name] for name in facts.names if name in CLASSES), None)
+    by_status = STATUS.get(facts.status or 0) or _by_status_class(facts.status)
+    if by_words and by_code in (None, _C.RATE_LIMIT, _C.INVALID_REQUEST):
+        return by_words
+    general = next((found for code in facts.codes if (found := code_category(code))), None)
+    if by_name in (_C.CONTEXT_WINDOW, _C.CONTENT_FILTER, _C.STREAM_INTERRUPTED, _C.BUDGET):
+        # The class says more than the 400 or 500 that the library has put on it.
+        return by_code if by_code in (_C.QUOTA, _C.OVERLOADED, _C.RATE_LIMIT) else by_name
+    found = by_code or (None if by_status is None else by_status) or general or by_name
+    if found is not None:
+        return found
+    return _C.SERVER if facts.module in VENDOR_MODULES else _C.BUG
+
+
+def _by_words(facts: _Facts, by_code: ErrorCategory | None) -> ErrorCategory | None:
+    """What the message says; asked only of errors that the vendor has refused, not of any text with such words."""
+    if facts.status is None and not facts.codes and facts.module not in VENDOR_MODULES:
+        return None
+    for pattern, category in MESSAGES:
+        if pattern.search(facts.message):
+            return category
+    return None
+
+
+def _by_status_class(status: int | None) -> ErrorCategory | None:
+    if status is None or status < 400:
+        return None
+    return _C.SERVER if status >= 500 else _C.INVALID_REQUEST
+
+
+def _is_in_stream(facts: _Facts, category: ErrorCategory) -> bool:
+    """An error inside a stream: status 200 (Anthropic), or an API error with a body but no status (OpenAI)."""
+    if facts.status == 200 or category is _C.STREAM_INTERRUPTED:
+        return True
+    is_status_error = "APIStatusError" in facts.names or "ClientError" in facts.names
+    return (
+        facts.body is not None
+        and "APIError" in facts.names
+        and not is_status_error
+        and _has_no_response(facts)
+    )
+
+
+def _has_no_response(facts: _Facts) -> bool:
+    return not facts.headers
+
+
+def _may_be_billed(facts: _Facts, category: ErrorCategory, *, in_stream: bool) -> bool:
+    if in_stream or category in (_C.REFUSAL, _C.CANCELLED):
+        return True
+    if category is _C.CONNECTION:
+        return not NEVER_SENT.intersection(facts.names) and not _never_connected(facts)
+    if category is _C.TIMEOUT:
+        return facts.status != 408
+    # The model has answered in full; it is the SDK that rejects the answer.
+    answered = {
+        "LengthFinishReasonError",
+        "ContentFilterFinishReasonError",
+        "APIResponseValidationError",
+    }
+    return bool(answered.intersection(facts.names)) or "JSONDecodeError" in facts.names
+
+
+def _never_connected(facts: _Facts) -> bool:
+    return "ConnectionRefusedError" in facts.names
+
+
+def _retry_after(facts: _Facts, category: ErrorCategory) -> float | None:
+    if category not in RETRYABLE and category is not _C.QUOTA:
+        return None
+    stated = parse_retry_after(facts.headers)
+    if stated is None:
+        stated = _in_body(facts.body)
+    if stated is None:
+        found = _IN_WORDS.search(facts.message)
+        stated = parse_duration(_with_unit(found[1], found[2])) if found else None
+    if stated is None and category is _C.RATE_LIMIT:
+        spent = [
+            axis.reset_seconds
+            for axis in parse_rate_limits(facts.headers).axes.values()
+            if axis.remaining == 0
+        ]
+        stated = max((seconds for seconds in spent if seconds is not None), default=None)
+    return stated
+
+
+def _with_unit(amount: str, unit: str | None) -> str:
+    amount = amount.rstrip(".")
+    if unit and amount[-1].isdigit():
+        return amount + ("ms" if unit == "ms" else unit[0].lower())
+    return amount
+
+
+def _in_body(body: object) -> float | None:
+    """Google's RetryInfo, and the headers that OpenRouter puts into the body."""
+    for error in _error_objects(body):
+        for detail in map(fields, items(error.get("details"))):
+            delay = text(detail.get("retryDelay"))
+            if delay:
+                return parse_duration(delay)
+        forwarded = fields(fields(error.get("metadata")).get("headers"))
+        if forwarded:
+            return parse_retry_after(forwarded)
+    return None

@@ -1,0 +1,117 @@
+"""Errors of the provider middleware; the tree continues `glidemq_core.errors`.
+
+    GlideMQError
+    ├── ProviderError          a provider's call went wrong in a way no SDK reports
+    │   ├── StreamInterrupted  a stream ended without its terminal marker
+    │   │   └── StreamStalled  a stream sent nothing for longer than allowed
+    │   └── FallbacksExhausted every entry of the fallback list failed
+    └── UnpricedModel          no price is known and the policy is to refuse
+
+An error with `retryable = False` fails its job at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from glidemq_core.errors import GlideMQError
+
+
+class ProviderError(GlideMQError):
+    """A provider's call went wrong in a way that its SDK does not report."""
+
+    retryable = True
+
+
+class StreamInterrupted(ProviderError):
+    """A stream ended without its terminal marker: what arrived is not the whole answer.
+
+    Attributes:
+        model, provider: Who was asked, where known.
+        delivered: Whether any text had been handed on, so that readers need a `reset` before another try.
+    """
+
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        delivered: bool = False,
+    ) -> None:
+        self.reason = reason or "it ended without a finish reason"
+        self.model = model
+        self.provider = provider
+        self.delivered = delivered
+        super().__init__(f"the stream of {model or 'the model'} was cut: {self.reason}")
+
+
+class StreamStalled(StreamInterrupted):
+    """A stream sent nothing for longer than allowed; the connection was closed.
+
+    Attributes:
+        limit: The limit that was passed, in seconds.
+        kind: "first_event" before anything arrived, "idle" between two events.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: float,
+        kind: Literal["first_event", "idle"] = "idle",
+        model: str | None = None,
+        provider: str | None = None,
+        delivered: bool = False,
+    ) -> None:
+        self.limit = limit
+        self.kind = kind
+        where = "before its first event" if kind == "first_event" else "between two events"
+        super().__init__(
+            f"silent for {limit:g} s {where}", model=model, provider=provider, delivered=delivered
+        )
+
+
+class FallbacksExhausted(ProviderError):
+    """Every entry of the fallback list failed.
+
+    Attributes:
+        hops: One line per model tried: its name and why it failed, in order.
+        retryable: Whether a later attempt of the job may do better (some hop failed for a passing reason).
+        retry_after: Seconds until the earliest hop says it could be asked again, where one said so.
+    """
+
+    def __init__(
+        self, hops: Sequence[tuple[str, str]], *, retryable: bool, retry_after: float | None = None
+    ) -> None:
+        self.hops = tuple(hops)
+        self.retryable = retryable
+        self.retry_after = retry_after
+        listed = "; ".join(f"{model}: {reason}" for model, reason in self.hops)
+        super().__init__(f"all {len(self.hops)} models failed ({listed})")
+
+
+class UnpricedModel(GlideMQError):
+    """No price is known for a model and `on_unpriced="deny"`; nothing was sent.
+
+    Attributes:
+        model, provider: Who was to be asked.
+        categories: The categories that lack a price, where the model itself is known.
+    """
+
+    retryable = False
+
+    def __init__(
+        self, model: str | None, *, provider: str | None = None, categories: Sequence[str] = ()
+    ) -> None:
+        self.model = model
+        self.provider = provider
+        self.categories = tuple(categories)
+        what = (
+            f"{', '.join(self.categories)} of model {model!r}"
+            if self.categories
+            else f"model {model!r}"
+        )
+        super().__init__(
+            f"no price is known for {what}; add it to Pricing(overrides=...) or set on_unpriced='allow'"
+        )
