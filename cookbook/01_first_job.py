@@ -8,7 +8,7 @@ is the embedded one, unless GLIDEMQ_URL names another.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from openai import AsyncOpenAI
@@ -19,7 +19,7 @@ from glidemq_llm.demo.local import local_model
 
 
 @asynccontextmanager
-async def model() -> AsyncIterator[tuple[str, AsyncOpenAI]]:
+async def model() -> AsyncGenerator[tuple[str, AsyncOpenAI]]:
     if os.environ.get("OPENAI_API_KEY"):
         yield "openai/gpt-5-mini", AsyncOpenAI()
         return

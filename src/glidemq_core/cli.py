@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from . import Queue, Worker, embedded
 from .errors import GlideMQError
+from .job import State
 
 Result = TypeVar("Result")
 
@@ -88,7 +89,7 @@ def get(queue: QueueName, id: JobId, url: Url = None) -> None:
 @app.command(name="list")
 def list_jobs(
     queue: QueueName,
-    state: Annotated[str, typer.Argument(help="waiting, active, completed, failed, ...")],
+    state: Annotated[State, typer.Argument(help="Its jobs are listed.")],
     *,
     start: int = 0,
     limit: int = 20,
@@ -175,19 +176,6 @@ def promote(queue: QueueName, id: JobId, url: Url = None) -> None:
 def remove(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Remove a job that is not running."""
     _on(queue, url, lambda opened: opened.remove(id))
-
-
-@app.command()
-def signal(
-    queue: QueueName,
-    id: JobId,
-    name: str,
-    data: Annotated[str, typer.Argument(help="JSON")] = "null",
-    url: Url = None,
-) -> None:
-    """Send a signal to a job that waits for it, or will."""
-    value = _parsed(data)
-    _on(queue, url, lambda opened: opened.signal(id, name, value))
 
 
 # -- queues -----------------------------------------------------------------
@@ -280,7 +268,7 @@ def _plain(value: object) -> Any:
 
 def _print_json(value: object, *, indent: int | None = 2) -> None:
     if isinstance(value, list):
-        value = [_plain(item) for item in value]
+        value = [_plain(item) for item in cast("list[object]", value)]
     # Instants, decimals and the like have one readable form: their text.
     print(json.dumps(_plain(value), indent=indent, default=str, ensure_ascii=False), flush=True)
 

@@ -46,19 +46,20 @@ class Demo:
     async def follow(self, answer: Answer, added_at: float) -> None:
         """Show one answer while it arrives, to its end."""
         async for chunk in self.queue.stream(answer.job_id):
-            answer.kept.feed(chunk)
+            answer.stream.append(chunk)
             piece = ""
             if chunk.type == "content":
                 piece = chunk.content
                 answer.state, answer.run = "active", chunk.epoch
                 answer.worker = self._worker_of(answer.job_id)
-                answer.chunks += 1
+                answer.pieces += 1
                 if answer.first_chunk_after is None:
                     answer.first_chunk_after = time.monotonic() - added_at
-                if self.kill and answer.chunks >= KILL_AFTER:
+                if self.kill and answer.pieces >= KILL_AFTER:
                     self._kill_worker_of(answer)
             elif chunk.type == "reset":
-                answer.chunks = 0
+                answer.pieces = 0
+                answer.resets += 1
                 self.screen.note(
                     f"{answer.title}: reset, the answer starts again (run {chunk.epoch})"
                 )
@@ -78,7 +79,7 @@ class Demo:
                 worker.kill()
                 self.workers.remove(worker)
                 self.screen.note(
-                    f"killed worker {worker.name} (kill -9) after chunk {answer.chunks} of {answer.title!r}; "
+                    f"killed worker {worker.name} (kill -9) after chunk {answer.pieces} of {answer.title!r}; "
                     f"its jobs move when their lease of {LEASE:g} s ends"
                 )
                 return
@@ -145,7 +146,7 @@ async def _report(queue: Queue, answers: list[Answer], console: Console) -> bool
     console.print(summary_table(answers, jobs))
     complete = all(job and job.state == "completed" for job in jobs)
     same = all(kept_text_is_result(answer, job) for answer, job in zip(answers, jobs, strict=True))
-    resets = sum(answer.kept.resets for answer in answers)
+    resets = sum(answer.resets for answer in answers)
     console.print(
         f"{resets} resets. The streamed text, after its resets, "
         + ("equals every result's text." if same else "DIFFERS from a result's text.")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from glidemq_llm.demo.processes import Processes
 
 
 @asynccontextmanager
-async def local_model(*, slots: int = 2) -> AsyncIterator[str]:
+async def local_model(*, slots: int = 2) -> AsyncGenerator[str]:
     """Run the small local model in a process of its own for the length of the block.
 
     Args:

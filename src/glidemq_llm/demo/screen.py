@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from glidemq_llm.demo.kept import KeptText
+from glidemq_core import Chunk, kept_text
 
 PANEL_LINES = 11
 PLAIN_WIDTH = 72  # characters collected before a plain line is printed
@@ -27,15 +27,22 @@ class Answer:
     limit: int
     """The longest answer, in tokens."""
 
-    kept: KeptText = field(default_factory=KeptText)
-    chunks: int = 0
+    stream: list[Chunk] = field(default_factory=list[Chunk])
+    pieces: int = 0
     """Content chunks of the current run."""
+
+    resets: int = 0
 
     run: int = 0
     state: str = "waiting"
     worker: str = ""
     first_chunk_after: float | None = None
     """Seconds from add to the first content chunk."""
+
+    @property
+    def text(self) -> str:
+        """What stands of the answer, after what resets took back."""
+        return kept_text(self.stream)
 
 
 class Screen(Protocol):
@@ -97,16 +104,16 @@ _STYLES = {"waiting": "dim", "active": "cyan", "completed": "green"}
 
 def _panel(answer: Answer, width: int) -> Panel:
     inside = width - 4
-    lines = Text(answer.kept.text).wrap(Console(width=inside), inside)[-PANEL_LINES:]
+    lines = Text(answer.text).wrap(Console(width=inside), inside)[-PANEL_LINES:]
     text = Text("\n").join(lines)
     text.append("\n" * (PANEL_LINES - len(lines)))
-    done = answer.limit if answer.state == "completed" else min(answer.chunks, answer.limit)
+    done = answer.limit if answer.state == "completed" else min(answer.pieces, answer.limit)
     style = _STYLES.get(answer.state, "red")
     worker = f" on {answer.worker}" if answer.worker and answer.state == "active" else ""
     return Panel(
         Group(text, ProgressBar(total=answer.limit, completed=done, width=inside)),
         title=answer.title,
-        subtitle=f"{answer.state}{worker}, run {answer.run}, {answer.chunks} pieces",
+        subtitle=f"{answer.state}{worker}, run {answer.run}, {answer.pieces} pieces",
         border_style=style,
         width=width,
     )

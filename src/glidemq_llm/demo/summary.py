@@ -55,11 +55,9 @@ def _seconds(value: float | None) -> str:
 
 def result_text(result: Any) -> str:
     """The answer's text in a job's result."""
-    return result["text"] if isinstance(result, dict) else str(result)
+    return str(result["text"])
 
 
 def kept_text_is_result(answer: Answer, job: Job | None) -> bool:
     """Whether the streamed text, resets applied, is the text of the job's result."""
-    return (
-        job is not None and job.result is not None and answer.kept.text == result_text(job.result)
-    )
+    return job is not None and job.result is not None and answer.text == result_text(job.result)
