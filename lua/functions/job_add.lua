@@ -1,0 +1,117 @@
+--- job_add: put new jobs into the queue; every one is checked before the first is written.
+-- keys   1  root of the queue
+-- args   1  map {jobs: [{id, name, priority?, lifo?, delay_ms?, options?, lock_ms?, ttl_ms?, keep_completed?,
+--           keep_failed?, parent?, custom?: bool, data?: json str}], nonce: str, repeat?: bool}
+-- reply  one letter per job, in order: a added, d duplicate (its job is unchanged), r already added by this call
+-- error  ARG
+-- cost   O(jobs x log waiting); at most 256 jobs
+local arg = require('lib.arg')
+local change = require('lib.change')
+local keep = require('lib.keep')
+local layout = require('lib.layout')
+local line = require('lib.line')
+local num = require('lib.num')
+
+local MAX_JOBS = 256
+local DAY_MS = 86400000
+local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent' }
+
+local function check(jobs)
+  for _, new in ipairs(jobs) do
+    arg.text(new, 'id')
+    arg.text(new, 'name')
+    new.priority = arg.int(new, 'priority', 0, 2048, 1000)
+    new.delay_ms = arg.int(new, 'delay_ms', 0, 36500 * DAY_MS, 0)
+    new.ttl_ms = arg.int(new, 'ttl_ms', 0, 36500 * DAY_MS, 0)
+  end
+end
+
+--- What stands in the way of this id: nothing, a tombstone (swept here), or a job.
+local function existing(root, new, map, now)
+  local found = redis.call('HMGET', layout.job(root, new.id), 'state', 'removed', 'added_by')
+  if not found[1] then
+    return map['repeat'] and keep.was_removed(root, new.id, now) and 'r' or nil
+  end
+  if map['repeat'] and (not found[3] or found[3] == map.nonce) then
+    return 'r'
+  end
+  if not found[2] then
+    return 'd'
+  end
+  new.tombstone = true
+  return nil
+end
+
+local function fields_of(new, now, map, place)
+  local fields = { 'name', new.name, 'place', place, 'created_at', now }
+  for _, name in ipairs(COPIED) do
+    if new[name] then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = new[name]
+    end
+  end
+  local function add(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  if new.data then add('data', new.data) end
+  if new.custom then add('added_by', map.nonce) end
+  if new.ttl_ms > 0 then add('expires_at', now + new.ttl_ms) end
+  if new.delay_ms > 0 then add('why', 'delay') end
+  return fields
+end
+
+--- Stage one job.
+local function stage(tx, new, now, map, sequence)
+  if new.tombstone then
+    redis.call('UNLINK', layout.job(tx.root, new.id), layout.satellite(tx.root, new.id, 'chunks'))
+  end
+  local place = line.place(new.priority, sequence, new.lifo)
+  local fields = fields_of(new, now, map, num.text(place))
+  if new.delay_ms > 0 then
+    change.move(tx, new.id, 'new', 'delayed', now + new.delay_ms, fields)
+  else
+    change.move(tx, new.id, 'new', 'waiting', place, fields)
+  end
+  if new.ttl_ms > 0 then
+    tx.expiring[#tx.expiring + 1] = now + new.ttl_ms
+    tx.expiring[#tx.expiring + 1] = new.id
+  end
+  change.note(tx, 'added', new.id)
+end
+
+local function stage_all(tx, jobs, map, now)
+  local verdicts, seen, fresh = {}, {}, {}
+  for i, new in ipairs(jobs) do
+    local verdict = seen[new.id] and 'd' or existing(tx.root, new, map, now)
+    seen[new.id] = true
+    verdicts[i] = verdict or 'a'
+    if not verdict then
+      fresh[#fresh + 1] = new
+    end
+  end
+  if #fresh > 0 then
+    local last = redis.call('HINCRBY', layout.meta(tx.root), 'sequence', #fresh)
+    for i, new in ipairs(fresh) do
+      stage(tx, new, now, map, last - #fresh + i)
+    end
+  end
+  return verdicts
+end
+
+local function job_add(keys, args)
+  local root, map, now = keys[1], arg.map(args), num.now()
+  local jobs = arg.list(map, 'jobs', MAX_JOBS)
+  arg.text(map, 'nonce')
+  check(jobs)
+  local tx = change.begin(root)
+  tx.expiring = {}
+  local verdicts = stage_all(tx, jobs, map, now)
+  change.commit(tx)
+  if #tx.expiring > 0 then
+    redis.call('ZADD', layout.expiring(root), unpack(tx.expiring))
+  end
+  return table.concat(verdicts)
+end
+
+return { run = job_add, flags = {} }

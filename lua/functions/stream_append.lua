@@ -1,0 +1,57 @@
+--- stream_append: the chunks of several running jobs, in order, each once.
+-- keys   1  root of the queue
+-- args   1  map {parts: [[id, token, run, first seq, [[type, content, fields?]…]]…]}
+-- reply  packed [[id, code, last chunk's id]…]: code o appended, s stale, g gone, x a gap before the part
+-- error  ARG
+-- cost   O(chunks); at most 256 parts, 1,024 chunks
+local arg = require('lib.arg')
+local chunk = require('lib.chunk')
+local job = require('lib.job')
+local news = require('lib.news')
+
+local MAX_PARTS = 256
+local FIELDS = { 'state', 'token', 'chunk', 'satellites', 'stream_bytes', 'commit' }
+
+local function check(parts)
+  for _, part in ipairs(parts) do
+    arg.list({ chunks = part[5] }, 'chunks', 1024)
+    arg.int({ first = part[4] }, 'first', 1, 1e12)
+    arg.int({ run = part[3] }, 'run', 1, 1e12)
+  end
+end
+
+--- Append one part; answers its code and the id of its last chunk.
+local function append(root, part)
+  local id = part[1]
+  local record = job.read(root, id, FIELDS)
+  if not record then
+    return 'g', ''
+  end
+  if record.state ~= 'active' or record.token ~= part[2] then
+    return 's', ''
+  end
+  local from = chunk.first_new(record, part[3], part[4])
+  if not from then
+    return 'x', ''
+  end
+  if from > #part[5] then
+    return 'o', ''
+  end
+  return 'o', chunk.append(root, id, record, part[3], part[4], part[5], from)
+end
+
+local function stream_append(keys, args)
+  local root, map = keys[1], arg.map(args)
+  local parts = arg.list(map, 'parts', MAX_PARTS)
+  check(parts)
+  local replies, told = {}, {}
+  for i, part in ipairs(parts) do
+    local code, last = append(root, part)
+    replies[i] = { part[1], code, last }
+    told[#told + 1] = code == 'o' and part[1] or nil
+  end
+  news.publish(root, told)
+  return cmsgpack.pack(replies)
+end
+
+return { run = stream_append, flags = { 'allow-oom' } }

@@ -1,0 +1,133 @@
+--- turn: a worker hands in finished outcomes and takes new jobs, in one call, after a bounded round of upkeep.
+-- keys   1  root of the queue
+-- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
+--           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
+--           keep_completed?: str, keep_failed?: str}
+-- reply  [packed [codes, token, claims, next_ms, more, revision], data of each claim in order…]
+--        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
+--        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit, place]
+--        next_ms: until a call could do something, -1: nothing known; more: 1 when startable jobs are left
+-- error  ARG
+-- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims
+local arg = require('lib.arg')
+local build = require('lib.build')
+local claim = require('lib.claim')
+local ending = require('lib.ending')
+local job = require('lib.job')
+local layout = require('lib.layout')
+local lease = require('lib.lease')
+local num = require('lib.num')
+local outcome = require('lib.outcome')
+local turns = require('lib.turns')
+local upkeep = require('lib.upkeep')
+local wake = require('lib.wake')
+
+local MAX = 256
+local DAY_MS = 86400000
+
+local function read_call(map)
+  return {
+    worker = arg.text(map, 'worker'),
+    turn = arg.int(map, 'turn', 1, num.MAX),
+    nonce = arg.text(map, 'nonce'),
+    want = arg.int(map, 'want', 0, MAX),
+    lease_ms = arg.int(map, 'lease_ms', 1, DAY_MS),
+    suspects = arg.int(map, 'suspects', 0, MAX),
+    max_stalled = arg.int(map, 'max_stalled', 0, 1000),
+    keep = { keep_completed = map.keep_completed, keep_failed = map.keep_failed },
+  }
+end
+
+--- Check one outcome against its job; answers its code and, when it is to be applied, the job's record.
+local function judge(root, line, seen)
+  local id, token = line[1], line[2]
+  if seen[id] then
+    return 'r'
+  end
+  seen[id] = true
+  local record = job.read(root, id, ending.FIELDS)
+  if not record then
+    return 'g'
+  end
+  if record.token ~= token then
+    return 's'
+  end
+  if record.state ~= 'active' then
+    return 'a'
+  end
+  return 'o', record
+end
+
+local function apply_outcomes(root, now, done, call)
+  local codes, accepted, seen = {}, {}, {}
+  for i, line in ipairs(done) do
+    if not outcome.is_kind(line[3]) or type(line[4]) ~= 'number' then
+      codes[i] = 'r'
+    else
+      local record
+      codes[i], record = judge(root, line, seen)
+      accepted[#accepted + 1] = record and { line, record }
+    end
+  end
+  if #accepted > 0 then
+    local tx = ending.begin(root, now, call.keep)
+    for _, pair in ipairs(accepted) do
+      outcome.apply(tx, pair[1][1], pair[2], pair[1])
+    end
+    ending.commit(tx)
+  end
+  return table.concat(codes)
+end
+
+--- The reply of a repeated turn: its outcomes as they were, its claims as far as they are still this worker's.
+local function again(root, stored, call)
+  local claims, data = {}, {}
+  for _, id in ipairs(stored[3]) do
+    local line, text = claim.describe(root, id, stored[2], call)
+    if line then
+      claims[#claims + 1] = line
+      data[#data + 1] = text
+    end
+  end
+  return { cmsgpack.pack({ stored[1], stored[2], claims, 0, 0, build.revision }), unpack(data) }
+end
+
+local function take(root, now, meta, call)
+  if call.want == 0 or meta.paused then
+    return '', {}, {}
+  end
+  return claim.take(root, now, call, call.keep)
+end
+
+--- Pass the baton: another worker may have to take what this one leaves.
+local function pass_on(root, call, taken, meta)
+  local more = not meta.paused and taken >= call.want
+    and redis.call('ZCARD', layout.index(root, 'waiting')) + redis.call('ZCARD', layout.index(root, 'suspects')) > 0
+  if more then
+    wake.push(root)
+  end
+  return more and 1 or 0
+end
+
+local function turn(keys, args)
+  local root, map, now = keys[1], arg.map(args), num.now()
+  local call = read_call(map)
+  local done = arg.list(map, 'done', MAX)
+  local started = arg.list(map, 'started', MAX)
+  local stored, highest = turns.find(root, call.worker, call.turn)
+  if stored then
+    return again(root, stored, call)
+  end
+  local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused')
+  local meta = { last_call = values[1], break_at = values[2], tick_at = values[3], paused = values[4] }
+  lease.note_started(root, started, now)
+  local codes = apply_outcomes(root, now, done, call)
+  upkeep.run(root, now, meta, call)
+  local token, claims, data = take(root, now, meta, call)
+  turns.store(root, call.worker, call.turn, highest, codes, token, claims)
+  local more = pass_on(root, call, #claims, meta)
+  local next_ms = #claims < call.want and upkeep.next_ms(root, now) or 0
+  return { cmsgpack.pack({ codes, token, claims, next_ms, more, build.revision }), unpack(data) }
+end
+
+return { run = turn, flags = { 'allow-oom' } }

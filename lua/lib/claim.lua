@@ -1,0 +1,109 @@
+--- claim: give waiting jobs to a worker. A job is claimed with a lease token and a deadline in `active`.
+local change = require('lib.change')
+local ending = require('lib.ending')
+local job = require('lib.job')
+local layout = require('lib.layout')
+local num = require('lib.num')
+
+local claim = {}
+
+local DEFAULT_LEASE_MS = 30000
+
+claim.FIELDS = {
+  'state', 'token', 'data', 'name', 'attempt', 'run', 'options', 'lock_ms', 'stalled', 'expires_at', 'created_at',
+  'started_at', 'lost', 'keep_completed', 'keep_failed', 'chunk', 'satellites', 'stream_bytes', 'commit', 'parent',
+  'started_run', 'lease_ms', 'place',
+}
+
+--- Ids to look at: the head of the line, and before it the eldest suspect where the worker may take one.
+local function candidates(root, want, may_suspect)
+  local found = redis.call('ZRANGE', layout.index(root, 'waiting'), 0, want - 1, 'WITHSCORES')
+  local heads = {}
+  if may_suspect then
+    local suspect = redis.call('ZRANGE', layout.index(root, 'suspects'), 0, 0, 'WITHSCORES')
+    if suspect[1] and (#found < 2 * want or tonumber(suspect[2]) <= tonumber(found[2])) then
+      heads[1] = { suspect[1], suspect[2], 'suspects' }
+    end
+  end
+  for i = 1, #found, 2 do
+    if #heads < want then
+      heads[#heads + 1] = { found[i], found[i + 1], 'waiting' }
+    end
+  end
+  return heads
+end
+
+local function is_expired(record, now)
+  return record.expires_at and not record.started_at and tonumber(record.expires_at) <= now
+end
+
+--- A claim as the reply carries it.
+local function describe(id, record, run, lease, suspect)
+  return {
+    id, run, num.of(record.attempt, 1), record.name, num.of(record.created_at, 0), num.of(record.stalled, 0), lease,
+    suspect, record.options or '', record.commit or '', num.of(record.place, 0),
+  }
+end
+
+--- A claim made by an earlier call, if its token is still current.
+function claim.describe(root, id, token, call)
+  local record = job.read(root, id, claim.FIELDS)
+  if not record or record.token ~= token or record.state ~= 'active' then
+    return nil
+  end
+  local run, lease = num.of(record.run, 1), num.of(record.lock_ms, call.lease_ms)
+  return describe(id, record, run, lease, record.started_run == record.run), record.data or ''
+end
+
+--- Stage one claim; answers its line of the reply.
+local function take(tx, head, record, call, token)
+  local id, index = head[1], head[3]
+  local run = num.of(record.run, 0) + 1
+  local lease = num.of(record.lock_ms, call.lease_ms)
+  local fields = { 'token', token, 'owner', call.worker, 'run', run }
+  local function add(name, value)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  if lease ~= DEFAULT_LEASE_MS or record.lease_ms then
+    add('lease_ms', lease)
+  end
+  if index == 'suspects' then
+    add('started_run', run)
+  end
+  change.move(tx, id, index, 'active', tx.now + lease, fields)
+  change.note(tx, 'active', id)
+  return describe(id, record, run, lease, index == 'suspects')
+end
+
+local function expire(tx, id, index, record)
+  ending.terminal(tx, id, record, index, 'failed', { 'reason', 'expired' })
+end
+
+--- Claim up to call.want jobs. `call` is {worker, nonce, want, lease_ms, suspects}.
+-- Answers the token, the claims and, aligned with them, their data.
+function claim.take(root, now, call, defaults)
+  local heads = candidates(root, call.want, call.suspects == 0)
+  if #heads == 0 then
+    return '', {}, {}
+  end
+  local token = num.text(redis.call('HINCRBY', layout.meta(root), 'lease', 1)) .. '-' .. call.nonce
+  local tx, overdue, claims, data = change.begin(root), ending.begin(root, now, defaults), {}, {}
+  tx.now = now
+  for _, head in ipairs(heads) do
+    local record = job.read(root, head[1], claim.FIELDS)
+    if not record then
+      redis.call('ZREM', layout.index(root, head[3]), head[1])
+    elseif is_expired(record, now) then
+      expire(overdue, head[1], head[3], record)
+    else
+      claims[#claims + 1] = take(tx, head, record, call, token)
+      data[#data + 1] = record.data or ''
+    end
+  end
+  ending.commit(overdue)
+  change.commit(tx, true)
+  return token, claims, data
+end
+
+return claim

@@ -1,0 +1,90 @@
+--- ending: a job's last move, with everything that goes with it: retention, the stream's end, errors, news.
+local change = require('lib.change')
+local chunk = require('lib.chunk')
+local job = require('lib.job')
+local keep = require('lib.keep')
+local layout = require('lib.layout')
+local num = require('lib.num')
+
+local ending = {}
+
+local MAX_ERRORS = 20
+
+-- What an ending reads of its job, `state` first.
+ending.FIELDS = {
+  'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed',
+  'keep_failed', 'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent',
+}
+
+function ending.begin(root, now, defaults)
+  local tx = change.begin(root)
+  tx.now = now
+  tx.defaults = defaults or {}
+  tx.buried = {}
+  tx.trim = {}
+  tx.ends = {}
+  tx.errors = {}
+  tx.expiring = {}
+  return tx
+end
+
+--- Stage a job's last move. `from` is its index, `fields` what its hash gains.
+function ending.terminal(tx, id, record, from, state, fields)
+  fields[#fields + 1] = 'finished_at'
+  fields[#fields + 1] = tx.now
+  local count, age = keep.rule(record, tx.defaults, state)
+  if count == 0 then
+    fields[#fields + 1] = 'state'
+    fields[#fields + 1] = state
+    change.move(tx, id, from, 'none', 0, fields)
+    tx.buried[#tx.buried + 1] = { id, record }
+  else
+    change.move(tx, id, from, state, tx.now, fields)
+    tx.trim[state] = math.min(count or keep.DEFAULT_COUNT, tx.trim[state] or keep.DEFAULT_COUNT)
+    if age then
+      tx.expiring[#tx.expiring + 1] = tx.now + age
+      tx.expiring[#tx.expiring + 1] = id
+    end
+  end
+  if job.has_satellite(record.satellites, 'chunks') then
+    tx.ends[#tx.ends + 1] = { id, record, state }
+  end
+  change.note(tx, state, id, true)
+end
+
+--- Stage an entry of the job's error list, and its last error.
+function ending.error(tx, id, record, fields, text)
+  if text then
+    record.satellites = job.with_satellite(record.satellites, 'errors')
+    tx.errors[#tx.errors + 1] = { id, text }
+    local more = { 'error', text, 'satellites', record.satellites }
+    for i = 1, #more do
+      fields[#fields + 1] = more[i]
+    end
+  end
+end
+
+--- Write everything that was staged: indexes, fields, ends of streams, errors, retention.
+function ending.commit(tx)
+  local root = tx.root
+  for _, last in ipairs(tx.ends) do
+    chunk.finish(root, last[1], last[2], last[3], num.of(last[2].run, 0))
+  end
+  change.commit(tx)
+  for _, entry in ipairs(tx.errors) do
+    local key = layout.satellite(root, entry[1], 'errors')
+    redis.call('RPUSH', key, entry[2])
+    redis.call('LTRIM', key, -MAX_ERRORS, -1)
+  end
+  if #tx.expiring > 0 then
+    redis.call('ZADD', layout.expiring(root), unpack(tx.expiring))
+  end
+  for _, entry in ipairs(tx.buried) do
+    keep.bury(root, entry[1], entry[2].satellites)
+  end
+  for state, count in pairs(tx.trim) do
+    keep.trim_count(root, state, count, tx.now)
+  end
+end
+
+return ending

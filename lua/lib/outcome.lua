@@ -1,0 +1,108 @@
+--- outcome: what a finished run makes of its job. One staged change per kind.
+-- An outcome is {id, token, kind, ago_ms, text, extra}: `ago_ms` since the run started, `text` the result as
+-- JSON, `extra` a map {error, reason, delay_ms, why, tail = {first, chunks}, ...}.
+local change = require('lib.change')
+local chunk = require('lib.chunk')
+local ending = require('lib.ending')
+local job = require('lib.job')
+local num = require('lib.num')
+
+local outcome = {}
+
+local FOREVER = '+inf'
+
+local kinds = {}
+
+function kinds.completed(tx, id, record, line, fields)
+  if line[5] then
+    fields[#fields + 1] = 'result'
+    fields[#fields + 1] = line[5]
+  end
+  ending.terminal(tx, id, record, 'active', 'completed', fields)
+end
+
+function kinds.failed(tx, id, record, line, fields)
+  local extra = line[6]
+  fields[#fields + 1] = 'reason'
+  fields[#fields + 1] = extra.reason
+  ending.error(tx, id, record, fields, extra.error)
+  ending.terminal(tx, id, record, 'active', 'failed', fields)
+end
+
+function kinds.cancelled(tx, id, record, _, fields)
+  fields[#fields + 1] = 'reason'
+  fields[#fields + 1] = 'cancelled'
+  ending.terminal(tx, id, record, 'active', 'cancelled', fields)
+end
+
+--- Back to waiting at its old place, or to delayed until now + delay_ms.
+local function put_back(tx, id, record, delay_ms, why, fields)
+  if delay_ms > 0 then
+    fields[#fields + 1] = 'why'
+    fields[#fields + 1] = why
+    change.move(tx, id, 'active', 'delayed', tx.now + delay_ms, fields)
+    change.note(tx, 'delayed', id)
+  else
+    change.move(tx, id, 'active', job.waiting_index(record), record.place, fields)
+    change.note(tx, 'waiting', id)
+  end
+end
+
+function kinds.retry(tx, id, record, line, fields)
+  local extra = line[6]
+  fields[#fields + 1] = 'attempt'
+  fields[#fields + 1] = num.of(record.attempt, 1) + 1
+  ending.error(tx, id, record, fields, extra.error)
+  put_back(tx, id, record, extra.delay_ms, 'retry', fields)
+end
+
+function kinds.delayed(tx, id, record, line, fields)
+  local extra = line[6]
+  put_back(tx, id, record, extra.delay_ms, extra.why, fields)
+end
+
+--- A claim that never started: no attempt, no stall, same place, and the run number is given back.
+function kinds.released(tx, id, record)
+  put_back(tx, id, record, 0, '', { 'run', num.of(record.run, 1) - 1 })
+end
+
+local function park(tx, id, record, line, fields, index)
+  local delay = line[6].delay_ms
+  if record.last_chunk then
+    fields[#fields + 1] = 'commit'
+    fields[#fields + 1] = record.last_chunk
+  end
+  change.move(tx, id, 'active', index, delay and tx.now + delay or FOREVER, fields)
+  change.note(tx, index, id)
+end
+
+function kinds.suspended(tx, id, record, line, fields)
+  park(tx, id, record, line, fields, 'suspended')
+end
+
+function kinds.waiting_children(tx, id, record, line, fields)
+  park(tx, id, record, line, fields, 'waiting_children')
+end
+
+function outcome.is_kind(kind)
+  return kinds[kind] ~= nil
+end
+
+--- Write the tail of a run's stream, then stage its outcome. A cancelled job ends cancelled whatever its run says.
+function outcome.apply(tx, id, record, line)
+  local kind, extra = line[3], line[6]
+  if extra and extra.tail then
+    local run = num.of(record.run, 1)
+    local from = chunk.first_new(record, run, extra.tail[1])
+    if from and from <= #extra.tail[2] then
+      record.last_chunk = chunk.append(tx.root, id, record, run, extra.tail[1], extra.tail[2], from)
+    end
+  end
+  if record.cancel_requested then
+    kind = 'cancelled'
+  end
+  local fields = { 'started_at', tx.now - line[4] }
+  kinds[kind](tx, id, record, line, fields)
+end
+
+return outcome

@@ -1,0 +1,60 @@
+"""Payloads as JSON text: what users put in comes out equal, or is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+
+import msgspec
+
+from .errors import InvalidOption, PayloadTooLarge
+
+MAX_PAYLOAD: Final = 1_048_576
+_encoder = msgspec.json.Encoder(enc_hook=lambda value: _foreign(value))
+_decoder = msgspec.json.Decoder()
+
+
+def dumps(value: object, field: str, *, limit: int = MAX_PAYLOAD) -> str:
+    """Serialise a payload.
+
+    Users' own models (anything with `model_dump`) are taken as their JSON form.
+
+    Raises:
+        InvalidOption: It has a part that JSON has no form for (NaN and infinities included).
+        PayloadTooLarge: Its JSON is over `limit` bytes.
+    """
+    try:
+        raw = _encoder.encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise InvalidOption(field, value, f"not serialisable as JSON: {error}") from error
+    if len(raw) > limit:
+        raise PayloadTooLarge(field, size=len(raw), limit=limit)
+    # The encoder writes NaN and infinities as null: only then is it worth looking for them.
+    if b"null" in raw and _has_nan(value):
+        raise InvalidOption(field, value, "NaN and infinities have no form in JSON")
+    return raw.decode()
+
+
+def loads(text: str | bytes) -> Any:
+    """The payload of a JSON text."""
+    return _decoder.decode(text)
+
+
+def _foreign(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"objects of type {type(value).__qualname__} are not supported")
+    return dump(mode="json")
+
+
+def _has_nan(value: object) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(_has_nan(item) for item in cast("Mapping[object, object]", value).values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_has_nan(item) for item in cast("Iterable[object]", value))
+    if hasattr(value, "__dataclass_fields__") or isinstance(value, msgspec.Struct):
+        return _has_nan(msgspec.to_builtins(value))
+    return False

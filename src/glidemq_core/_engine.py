@@ -1,0 +1,162 @@
+"""What a worker is while it runs: the parts that share one client, wired together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from . import _keys
+from ._chunk_writer import ChunkWriter
+from ._client import BlockingClient, Client
+from ._consumer import Consumer
+from ._executor import Executor, Handlers
+from ._heartbeat import Heartbeat
+from ._sync_client import SyncClient
+from ._target import Target
+from ._turns import Turns, TurnSettings
+from .errors import ConnectionLost
+from .retry import BackoffFunction
+
+logger = logging.getLogger(__name__)
+
+_BLOCK: Final = 2.0
+_IDLE_WAIT: Final = 0.25
+_RECONNECT_PAUSE: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A worker's checked settings; durations in seconds."""
+
+    queue: str
+    connection: str | Target | None
+    concurrency: int
+    grace: float
+    max_loop_stall: float
+    turn: TurnSettings
+
+
+class WorkerHost:
+    """What running jobs need of their worker (see `context.Host`)."""
+
+    def __init__(self, settings: Settings, client: Client) -> None:
+        self.client = client
+        self.queue = settings.queue
+        self.root = _keys.root_of(settings.queue)
+        self.name = settings.turn.worker
+        self.writer = ChunkWriter(client, self.root)
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+
+class Engine:
+    """Takes jobs and runs them until it is told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        handlers: Handlers,
+        backoffs: Mapping[str, BackoffFunction],
+        client: Client,
+        target: Target,
+    ) -> None:
+        self._settings = settings
+        self._target = target
+        self._host = WorkerHost(settings, client)
+        self._blocking = BlockingClient(target)
+        executor = Executor(handlers, backoffs, self._host)
+        turns = Turns(client, self._host.root, settings.turn)
+        self._consumer = Consumer(turns, executor, self._host.writer, settings.concurrency)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stopped = asyncio.Event()
+        self.is_stopping = False
+
+    async def run(self) -> None:
+        """Work until stopped and everything in hand is settled."""
+        heartbeat = Heartbeat(
+            lambda: SyncClient(self._target),
+            self._host.root,
+            self._host.name,
+            self._consumer.runs,
+            max_loop_stall=self._settings.max_loop_stall,
+        )
+        self._consumer.heartbeat = heartbeat
+        logger.info("worker %s takes jobs of queue %s", self._host.name, self._host.queue)
+        listener = asyncio.get_running_loop().create_task(self._listen())
+        try:
+            await self._consumer.consume()
+        finally:
+            # The leases of running jobs were renewed up to here.
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+            await self._blocking.close()
+            await heartbeat.close()
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._consumer.close()
+            self._stopped.set()
+            logger.info("worker %s has stopped", self._host.name)
+
+    def begin_stop(self, grace: float) -> None:
+        """Take no more jobs; after `grace` seconds, stop what still runs."""
+        self.is_stopping = True
+        self._consumer.drain()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = asyncio.get_running_loop().call_later(grace, self._consumer.stop_all)
+
+    async def stop(self, grace: float) -> None:
+        """Begin to stop, and wait for it."""
+        self.begin_stop(grace)
+        await self._stopped.wait()
+
+    async def _listen(self) -> None:
+        """Wait on the worker's inbox always, and on the queue's wake token while there are free slots."""
+        inbox = _keys.inbox(self._host.root, self._host.name)
+        wake = _keys.wake(self._host.root)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._consumer.wait_idle(), _IDLE_WAIT)
+            try:
+                if self._consumer.is_idle():
+                    got = await self._blocking.pop([inbox, wake], _BLOCK)
+                else:
+                    got = await self._pop_inbox(inbox)
+            except ConnectionLost as error:
+                logger.warning("worker %s can't wait for news: %s", self._host.name, error)
+                await asyncio.sleep(_RECONNECT_PAUSE)
+                self._consumer.wake()
+                continue
+            if got is not None and got[0] == inbox:
+                self._hear(got[1])
+            elif got is not None:
+                self._consumer.wake()
+
+    async def _pop_inbox(self, inbox: str) -> tuple[str, bytes] | None:
+        """Wait on the inbox alone; when slots become free meanwhile, end the wait by a message to oneself."""
+        loop = asyncio.get_running_loop()
+        pop = loop.create_task(self._blocking.pop([inbox], _BLOCK))
+        idle = loop.create_task(self._consumer.wait_idle())
+        try:
+            await asyncio.wait({pop, idle}, return_when=asyncio.FIRST_COMPLETED)
+            if not pop.done():
+                await self._host.client.command("RPUSH", inbox, "look")
+            return await pop
+        finally:
+            idle.cancel()
+            if not pop.done():
+                pop.cancel()
+
+    def _hear(self, message: bytes) -> None:
+        word, _, rest = message.decode().partition(" ")
+        if word == "cancel":
+            job_id, _, token = rest.partition(" ")
+            self._consumer.stop_run(job_id, token)

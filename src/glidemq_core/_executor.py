@@ -1,0 +1,126 @@
+"""Runs one handler to its end and says, as a value, what becomes of the job."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+from . import outcome as outcomes
+from ._run import Run
+from ._threads import RunStopped, run_in_thread
+from .context import Host, RunningJob, _current  # pyright: ignore[reportPrivateUsage] the one place that sets it
+from .errors import InvalidOption, JobTimeout, UnrecoverableError
+from .outcome import Outcome
+from .retry import BackoffFunction
+
+Handler: TypeAlias = Callable[[Any], Awaitable[object]] | Callable[[Any], object]
+Handlers: TypeAlias = Handler | Mapping[str, Handler]
+
+_STOPPED: Final[dict[str, Outcome]] = {
+    "lease_lost": outcomes.Dropped(),
+    "cancelled": outcomes.Cancelled(),
+    "shutdown": outcomes.Delayed("shutdown"),
+}
+
+
+class UnknownJobName(UnrecoverableError):
+    """The worker has no handler for jobs of this name."""
+
+
+class Executor:
+    """Turns claims into outcomes: finds the handler, bounds its time, catches its ending."""
+
+    def __init__(self, handlers: Handlers, backoffs: Mapping[str, BackoffFunction], host: Host) -> None:
+        self._handlers = check_handlers(handlers)
+        self._backoffs = backoffs
+        self._host = host
+
+    async def execute(self, run: Run) -> Outcome:
+        """Run the handler; answers the outcome whatever happens."""
+        job = RunningJob(run, self._host)
+        _current.set(job)
+        timers = _Timers(run, self._host) if run.options else None
+        try:
+            handler, is_async = self._find(run)
+            value = await (handler(job) if is_async else run_in_thread(handler, job))  # pyright: ignore[reportGeneralTypeIssues] is_async says so
+        except (asyncio.CancelledError, RunStopped) as error:
+            return self._stopped(run) or self._failed(run, error)
+        except Exception as error:  # noqa: BLE001 any error of a handler is an outcome
+            return self._stopped(run) or self._failed(run, error)
+        finally:
+            if timers is not None:
+                timers.close()
+        if run.stop_reason is not None and run.stop_reason != "shutdown":
+            return self._stopped(run) or outcomes.of_result(value, run.claim.attempt)
+        return outcomes.of_result(value, run.claim.attempt)
+
+    def _find(self, run: Run) -> tuple[Callable[[Any], Any], bool]:
+        found = self._handlers.get(run.claim.name) or self._handlers.get("")
+        if found is None:
+            known = ", ".join(sorted(self._handlers))
+            raise UnknownJobName(f"no handler for jobs named {run.claim.name!r}; this worker has {known}")
+        return found
+
+    def _stopped(self, run: Run) -> Outcome | None:
+        """The outcome of a run that was stopped; None if nobody had stopped it."""
+        reason = run.stop_reason
+        if reason == "timeout" or reason == "idle_timeout":
+            limit = float(run.options[reason])
+            return self._failed(run, JobTimeout(run.id, limit=limit, kind=reason))
+        return _STOPPED.get(reason or "")
+
+    def _failed(self, run: Run, error: BaseException) -> Outcome:
+        return outcomes.of_error(error, attempt=run.claim.attempt, options=run.options, backoffs=self._backoffs)
+
+
+class _Timers:
+    """The time limits of one run. Only jobs that have one pay for it."""
+
+    def __init__(self, run: Run, host: Host) -> None:
+        self._run = run
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._handles: list[asyncio.TimerHandle] = []
+        if "timeout" in run.options:
+            self._handles.append(self._loop.call_later(run.options["timeout"], run.stop, "timeout"))
+        if "idle_timeout" in run.options:
+            self._watch_idle(run.options["idle_timeout"])
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.cancel()
+
+    def _watch_idle(self, wait: float) -> None:
+        self._handles.append(self._loop.call_later(wait, self._check_idle))
+
+    def _check_idle(self) -> None:
+        limit = self._run.options["idle_timeout"]
+        silent = self._host.now() - max(self._run.touched_at, self._run.started_at)
+        if silent >= limit:
+            self._run.stop("idle_timeout")
+        else:
+            self._handles.pop()
+            self._watch_idle(limit - silent)
+
+
+def check_handlers(handlers: Handlers) -> dict[str, tuple[Callable[[Any], Any], bool]]:
+    """Every handler with whether it is async; the one handler for all names is kept under "".
+
+    Raises:
+        InvalidOption: There is none, or one can't be called.
+    """
+    if isinstance(handlers, Mapping):
+        named = cast("Mapping[str, Handler]", handlers)
+        if not named:
+            raise InvalidOption("handler", handlers, "an empty mapping")
+        return {name: _one(handler, f"handler[{name!r}]") for name, handler in named.items()}
+    return {"": _one(handlers, "handler")}
+
+
+def _one(handler: object, field: str) -> tuple[Callable[[Any], Any], bool]:
+    if not callable(handler):
+        raise InvalidOption(field, handler, "not callable")
+    call = getattr(handler, "__call__", None)  # noqa: B004 an object with an async __call__ is an async handler
+    return handler, inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)

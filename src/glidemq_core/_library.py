@@ -1,0 +1,200 @@
+"""The server's function library: joined from the files in lua/, loaded where it is missing or older.
+
+Every file is an ordinary Lua module. The bundle wraps each as a loader behind a local `require` and registers the modules
+of `functions/` as `glidemq_<protocol>_<file name>`. A line table leads from an error's line back to the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final, Literal
+
+from .errors import LibraryError
+
+_HERE: Final = Path(__file__).resolve()
+_LINE: Final = re.compile(r"user_function:(\d+)")
+_SOURCE: Final = re.compile(r"^revision (\d+) ([0-9a-f]+) (release|test)$")
+
+Kind = Literal["release", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A bundle ready to be loaded.
+
+    Attributes:
+        text: The Lua source. `lines`: per file its first line in the text, in order.
+        is_checkout: It was read from a repository, not from an installed package: its text may change at one revision.
+    """
+
+    text: str
+    protocol: int
+    revision: int
+    hash: str
+    kind: Kind
+    lines: tuple[tuple[int, str], ...]
+    is_checkout: bool
+
+    @property
+    def name(self) -> str:
+        """The library's name on the server."""
+        return f"glidemq_{self.protocol}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its functions begin with."""
+        return f"glidemq_{self.protocol}_"
+
+    def should_replace(self, description: str | None) -> bool:
+        """Is the library that the server has (by its description, None: none) to be replaced by this one?
+
+        A higher revision is never replaced. At the same revision the text differs only between development builds.
+        """
+        if description is None:
+            return True
+        found = _SOURCE.match(description)
+        if found is None:
+            return True
+        revision, hash_ = int(found.group(1)), found.group(2)
+        if revision != self.revision:
+            return revision < self.revision
+        return hash_ != self.hash and self.is_checkout
+
+    def locate(self, message: str) -> str:
+        """The message with each line of the bundle as a line of its file."""
+
+        def in_file(match: re.Match[str]) -> str:
+            line = int(match.group(1))
+            for first, path in reversed(self.lines):
+                if line >= first:
+                    return f"lua/{path}:{line - first + 1}"
+            return match.group()
+
+        return _LINE.sub(in_file, message)
+
+
+def lua_directory() -> Path:
+    """Where the Lua files are: the repository's lua/, or inside the installed package."""
+    checkout = _HERE.parents[2] / "lua"
+    if (checkout / "VERSION").is_file():
+        return checkout
+    packaged = Path(str(resources.files("glidemq_core") / "_lua"))
+    if not (packaged / "VERSION").is_file():
+        raise LibraryError(f"the Lua files of glidemq_core are missing (looked in {checkout} and {packaged})")
+    return packaged
+
+
+@functools.cache
+def bundle(kind: Kind = "release", directory: Path | None = None) -> Library:
+    """Join the Lua files into one library.
+
+    Args:
+        kind: "test" puts a shim in front: a call's `fail_after` makes it break after its n-th write, its `clock_ms`
+            shifts the clock.
+    """
+    root = directory or lua_directory()
+    protocol, revision = (int(part) for part in (root / "VERSION").read_text().strip().split("."))
+    files = [*sorted((root / "lib").glob("*.lua")), *sorted((root / "functions").glob("*.lua"))]
+    texts = {f"{path.parent.name}/{path.name}": path.read_text() for path in files}
+    digest = hashlib.sha256("\0".join([kind, *texts, *texts.values()]).encode()).hexdigest()[:16]
+    writer = _Writer(f"glidemq_{protocol}")
+    writer.add(_TEST_SHIM if kind == "test" else "local enter = function() end")
+    writer.add(_REQUIRE)
+    writer.add(
+        f"loaders['lib.build'] = function() return {{ protocol = {protocol}, revision = {revision}, "
+        f"hash = '{digest}', kind = '{kind}' }} end"
+    )
+    for path, text in texts.items():
+        writer.add(f"loaders['{path[:-4].replace('/', '.')}'] = function()")
+        writer.add_file(path, text)
+        writer.add("end")
+    for path in texts:
+        if path.startswith("functions/"):
+            name = path.removeprefix("functions/")[:-4]
+            about = f"revision {revision} {digest} {kind}" if name == "source" else ""
+            writer.add(f"register('glidemq_{protocol}_{name}', 'functions.{name}', '{about}')")
+    return Library(
+        text=writer.text(),
+        protocol=protocol,
+        revision=revision,
+        hash=digest,
+        kind=kind,
+        lines=tuple(writer.lines),
+        is_checkout=(root.parent / "pyproject.toml").is_file(),
+    )
+
+
+class _Writer:
+    """Collects the text and remembers where each file begins."""
+
+    def __init__(self, name: str) -> None:
+        self._parts = [f"#!lua name={name}"]  # must be the very first line
+        self._count = 1
+        self.lines: list[tuple[int, str]] = []
+
+    def add(self, text: str) -> None:
+        self._parts.append(text)
+        self._count += text.count("\n") + 1
+
+    def add_file(self, path: str, text: str) -> None:
+        self.lines.append((self._count + 1, path))
+        self.add(text)
+
+    def text(self) -> str:
+        return "\n".join(self._parts) + "\n"
+
+
+_REQUIRE: Final = """\
+local loaders, loaded = {}, {}
+local function require(name)
+  if not loaded[name] then
+    loaded[name] = { loaders[name]() }
+  end
+  return loaded[name][1]
+end
+local function register(name, module, about)
+  local entry = require(module)
+  local run = entry.run
+  redis.register_function{
+    function_name = name, flags = entry.flags, description = about,
+    callback = function(keys, args)
+      enter(args)
+      return run(keys, args)
+    end,
+  }
+end"""
+
+# The modules see this `redis` in place of the server's.
+_TEST_SHIM: Final = """\
+local real, writes, fail_after, clock_ms = redis, 0, nil, 0
+local WRITES = {}
+for name in string.gmatch([[HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET DEL UNLINK
+  PEXPIRE EXPIRE RPUSH LPUSH LPOP RPOP LTRIM LREM XADD XTRIM XDEL SADD SREM INCR INCRBY PUBLISH SPUBLISH]], '%S+') do
+  WRITES[name] = true
+end
+local redis = {
+  error_reply = real.error_reply, status_reply = real.status_reply, register_function = real.register_function,
+  call = function(command, ...)
+    if WRITES[command] then
+      if fail_after and writes >= fail_after then
+        error('FAILPOINT')
+      end
+      writes = writes + 1
+    end
+    local reply = real.call(command, ...)
+    if command == 'TIME' and clock_ms ~= 0 then
+      local ms = tonumber(reply[1]) * 1000 + math.floor(tonumber(reply[2]) / 1000) + clock_ms
+      return { string.format('%.0f', math.floor(ms / 1000)), string.format('%.0f', (ms % 1000) * 1000) }
+    end
+    return reply
+  end,
+}
+local function enter(args)
+  local map = args[1] and cmsgpack.unpack(args[1]) or {}
+  writes, fail_after, clock_ms = 0, map.fail_after, map.clock_ms or 0
+end"""

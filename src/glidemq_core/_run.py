@@ -1,0 +1,79 @@
+"""One run of one job inside a worker: its lease, its place in the worker's books, its unsent chunks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal, TypeAlias, cast
+
+import msgspec
+
+from ._codec import loads
+
+StopReason: TypeAlias = Literal["cancelled", "lease_lost", "timeout", "idle_timeout", "shutdown"]
+
+_NO_OPTIONS: dict[str, Any] = {}
+
+
+class Claim(msgspec.Struct, array_like=True, frozen=True):
+    """A claimed job as a turn answers it (docs: lua/functions/turn.lua)."""
+
+    id: str
+    run: int
+    attempt: int
+    name: str
+    created_at: int
+    stalled: int
+    lease_ms: int
+    is_suspect: bool
+    options: str
+    commit: str
+    place: float
+
+
+class Run:
+    """A claim in this worker's hands. Times are monotonic seconds."""
+
+    __slots__ = (
+        "claim",
+        "data",
+        "fence_at",
+        "id",
+        "in_flight",
+        "is_started_known",
+        "options",
+        "seq",
+        "started_at",
+        "stop_reason",
+        "task",
+        "token",
+        "touched_at",
+        "unsent",
+        "unsent_bytes",
+        "updates",
+    )
+
+    def __init__(self, claim: Claim, data: bytes, token: str, *, sent_at: float) -> None:
+        self.id = claim.id
+        self.claim = claim
+        self.data = data
+        self.token = token
+        # From the moment the claim was sent: the server can't have counted the lease from an earlier one.
+        self.fence_at = sent_at + claim.lease_ms / 1000
+        self.started_at = 0.0
+        self.touched_at = 0.0
+        self.is_started_known = claim.is_suspect
+        self.options = cast("dict[str, Any]", loads(claim.options)) if claim.options else _NO_OPTIONS
+        self.stop_reason: StopReason | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.seq = 0
+        self.unsent: list[list[str]] = []
+        self.unsent_bytes = 0
+        self.in_flight = 0
+        self.updates = 0
+
+    def stop(self, reason: StopReason) -> None:
+        """Cancel the handler; the reason decides what becomes of the job. The first reason stays, but for a lost lease."""
+        if self.stop_reason is None or reason == "lease_lost":
+            self.stop_reason = reason
+        if self.task is not None and not self.task.done():
+            self.task.cancel()

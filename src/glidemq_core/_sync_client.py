@@ -1,0 +1,73 @@
+"""The synchronous client: for the heartbeat's own thread."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import msgspec
+
+from . import _glide_setup as setup
+from ._library import bundle
+from ._target import Target
+from .errors import ConnectionLost
+
+_FAILURES_BEFORE_RENEWAL: Final = 2
+_PAUSE: Final = 0.05
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class SyncClient:
+    """A connection of one thread. It does not load the library: the event loop's client does."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._library = bundle()
+        self._glide: Any = None
+        self._failures = 0
+
+    def call(self, name: str, root: str, args: dict[str, object], *, give_up_after: float = 2.0) -> Any:
+        """Call a function of the library.
+
+        Raises:
+            ConnectionLost: No reply within `give_up_after` seconds and one request timeout.
+            GlideMQError: The server's answer was an error.
+        """
+        deadline = time.monotonic() + give_up_after
+        while True:
+            try:
+                reply = self._connected().fcall(self._library.prefix + name, [root], [_pack(args)])
+            except Exception as error:
+                fate = setup.fate_of(error)
+                if fate == "final":
+                    raise setup.translate(error, self._library, self._target) from error
+                if fate == "unknown":
+                    self._failures += 1
+                    if self._failures >= _FAILURES_BEFORE_RENEWAL:
+                        self.close()
+                if time.monotonic() >= deadline:
+                    raise ConnectionLost(f"no reply from {self._target}: {error}", outcome="unknown") from error
+                time.sleep(_PAUSE)
+                continue
+            self._failures = 0
+            return reply
+
+    def close(self) -> None:
+        """Close the connection; the next call makes a new one."""
+        glide, self._glide = self._glide, None
+        self._failures = 0
+        if glide is not None:
+            glide.close()
+
+    def _connected(self) -> Any:
+        if self._glide is None:
+            import glide_sync
+
+            glide_sync.Logger.set_logger_config(glide_sync.LogLevel.OFF)
+            options = setup.node_options(self._target, glide_sync)
+            if self._target.cluster:
+                config = glide_sync.GlideClusterClientConfiguration(**options)
+                self._glide = glide_sync.GlideClusterClient.create(config)
+            else:
+                self._glide = glide_sync.GlideClient.create(glide_sync.GlideClientConfiguration(**options))
+        return self._glide

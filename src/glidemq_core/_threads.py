@@ -1,0 +1,97 @@
+"""Sync handlers: each run has a daemon thread of its own, and a job whose methods block.
+
+A thread can't be cancelled: a stop is raised at the handler's next call of one of the job's methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from .context import RunningJob
+from .errors import LeaseLost
+
+T = TypeVar("T")
+
+
+class RunStopped(BaseException):
+    """Raised in a thread handler at its next `job.*` call once its run was stopped. Not an Exception: it unwinds."""
+
+
+class ThreadJob:
+    """The running job for a sync handler: the methods of RunningJob, blocking."""
+
+    def __init__(self, job: RunningJob, loop: asyncio.AbstractEventLoop) -> None:
+        self._job = job
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        """The facts of the job: id, name, data, attempt, run, cancelled, ..."""
+        return getattr(self._job, name)
+
+    def stream_chunk(self, type: str, content: str = "", **fields: object) -> None:
+        """See RunningJob.stream_chunk."""
+        self._do(self._job.stream_chunk(type, content, **fields))
+
+    def progress(self, value: object) -> None:
+        """See RunningJob.progress."""
+        self._do(self._job.progress(value))
+
+    def log(self, text: str) -> None:
+        """See RunningJob.log."""
+        self._do(self._job.log(text))
+
+    def update_data(self, data: object) -> None:
+        """See RunningJob.update_data."""
+        self._do(self._job.update_data(data))
+
+    def report_usage(self, *, model: str, tokens: Mapping[str, int], **more: Any) -> bool:
+        """See RunningJob.report_usage."""
+        return self._do(self._job.report_usage(model=model, tokens=tokens, **more))
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._job.cancelled:
+            work.close()
+            raise RunStopped
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except LeaseLost:
+            raise RunStopped from None
+
+
+async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> object:
+    """Run a sync handler in a new daemon thread; answers what it returns or raises what it raises.
+
+    Cancelling this does not end the thread: it keeps waiting until the thread has ended.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[object] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(result: object, error: BaseException | None) -> None:
+        if not done.done():
+            if error is None:
+                done.set_result(result)
+            else:
+                done.set_exception(error)
+
+    def body() -> None:
+        result: object = None
+        error: BaseException | None = None
+        try:
+            result = context.run(function, ThreadJob(job, loop))
+        except BaseException as caught:  # carried over to the loop, whatever it is
+            # StopIteration can't be set on a future
+            error = RuntimeError(repr(caught)) if isinstance(caught, StopIteration) else caught
+        loop.call_soon_threadsafe(deliver, result, error)
+
+    threading.Thread(target=body, name=f"glidemq-{job.id}", daemon=True).start()
+    while True:
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            if done.done():
+                raise

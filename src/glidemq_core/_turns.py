@@ -1,0 +1,112 @@
+"""A worker's conversation with its queue: numbered turns, each safe to repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from ._client import Client
+from ._run import Claim, Run
+from ._units import to_ms
+from .errors import ConnectionLost
+
+logger = logging.getLogger(__name__)
+
+MAX_OUTCOMES: Final = 128
+MAX_WANT: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnSettings:
+    """What a worker says in every turn. `lease` in seconds; keep texts as `options.keep_text` makes them."""
+
+    worker: str
+    lease: float
+    max_stalled: int
+    keep_completed: str | None = None
+    keep_failed: str | None = None
+
+
+class _Header(msgspec.Struct, array_like=True):
+    codes: str
+    token: str
+    claims: list[Claim]
+    next_ms: int
+    more: int
+    revision: int
+
+
+_header = msgspec.msgpack.Decoder(_Header)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReply:
+    """What a turn answered: a letter per outcome, the new runs, seconds until something is due (None: nothing known)."""
+
+    codes: str
+    runs: list[Run]
+    next_in: float | None
+    more: bool
+
+
+@dataclass(slots=True)
+class Turns:
+    """Sends turns until they are answered."""
+
+    client: Client
+    root: str
+    settings: TurnSettings
+    number: int = 0
+    nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    async def take(
+        self, outcomes: list[list[object]], started: list[list[object]], *, want: int, suspects: int
+    ) -> TurnReply:
+        """Hand in outcomes and claim up to `want` jobs.
+
+        A lost reply is asked for again, with the same number, until it comes: the server answers a repeated turn as
+        it did the first time.
+        """
+        self.number += 1
+        args: dict[str, object] = {
+            "worker": self.settings.worker,
+            "turn": self.number,
+            "nonce": self.nonce,
+            "want": want,
+            "lease_ms": to_ms(self.settings.lease),
+            "suspects": suspects,
+            "max_stalled": self.settings.max_stalled,
+            "done": outcomes,
+            "started": started,
+        }
+        if self.settings.keep_completed is not None:
+            args["keep_completed"] = self.settings.keep_completed
+        if self.settings.keep_failed is not None:
+            args["keep_failed"] = self.settings.keep_failed
+        while True:
+            sent_at = time.monotonic()
+            try:
+                reply = await self.client.call("turn", self.root, args)
+            except ConnectionLost as error:
+                logger.warning("worker %s: %s", self.settings.worker, error)
+                args["repeat"] = True
+                # The client has tried for half a minute; the pause keeps a refused connection from spinning.
+                await asyncio.sleep(0.25)
+                continue
+            return _decode(reply, sent_at)
+
+
+def _decode(reply: list[bytes], sent_at: float) -> TurnReply:
+    header = _header.decode(reply[0])
+    token = header.token
+    runs = [
+        Run(claim, data, token, sent_at=sent_at) for claim, data in zip(header.claims, reply[1:], strict=True)
+    ]
+    next_in = header.next_ms / 1000 if header.next_ms > 0 else None
+    return TurnReply(header.codes, runs, next_in, bool(header.more))

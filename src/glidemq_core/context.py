@@ -1,0 +1,221 @@
+"""The running job, as its handler sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+from . import _codec
+from ._chunk_writer import ChunkWriter
+from ._client import Client
+from ._run import Run
+from ._units import Money, to_nano, whole
+from .errors import InvalidOption, LeaseLost
+
+_current: ContextVar[RunningJob | None] = ContextVar("glidemq_current_job", default=None)
+
+_LOG_BYTES: Final = 4096
+_MISSING: Final = object()
+
+
+def current_job() -> RunningJob | None:
+    """The job whose handler is running here, or None outside of a handler."""
+    return _current.get()
+
+
+class Host(Protocol):
+    """What a running job needs of its worker."""
+
+    @property
+    def client(self) -> Client: ...
+    @property
+    def root(self) -> str: ...
+    @property
+    def queue(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def writer(self) -> ChunkWriter: ...
+    def now(self) -> float: ...
+
+
+class RunningJob:
+    """The job in its handler's hands.
+
+    Every write carries the run's lease token: once the run is no longer the job's current run, writes raise LeaseLost
+    and change nothing. Only `report_usage` is taken all the same, since that money is gone.
+
+    Attributes:
+        id, name: As added.
+    """
+
+    __slots__ = ("_calls", "_data", "_host", "_run", "fallback_index", "id", "name")
+
+    def __init__(self, run: Run, host: Host) -> None:
+        self.id = run.id
+        self.name = run.claim.name
+        self.fallback_index = 0
+        self._run = run
+        self._host = host
+        self._data: Any = _MISSING
+        self._calls = 0
+
+    @property
+    def data(self) -> Any:
+        """The job's data, decoded on first use."""
+        if self._data is _MISSING:
+            self._data = _codec.loads(self._run.data) if self._run.data else None
+        return self._data
+
+    @property
+    def attempt(self) -> int:
+        """The attempt's number, from 1: failures + 1."""
+        return self._run.claim.attempt
+
+    @property
+    def max_attempts(self) -> int:
+        """How often the job is tried in all."""
+        return self._run.options.get("attempts", 1)
+
+    @property
+    def run(self) -> int:
+        """The run's number, from 1; a run that was lost or parked is followed by another of the same attempt."""
+        return self._run.claim.run
+
+    @property
+    def queue(self) -> str:
+        """The name of the job's queue."""
+        return self._host.queue
+
+    @property
+    def cancelled(self) -> bool:
+        """Has the run been stopped (cancelled, timed out, lease lost)? For handlers in threads to look at."""
+        return self._run.stop_reason is not None
+
+    @property
+    def fallbacks(self) -> Sequence[Mapping[str, Any]]:
+        """The models to try in order, as added."""
+        return self._run.options.get("fallbacks", ())
+
+    @property
+    def current_fallback(self) -> Mapping[str, Any] | None:
+        """The entry of `fallbacks` that is to be used now; None while it is the job's own first choice."""
+        index = min(self.fallback_index, len(self.fallbacks))
+        return self.fallbacks[index - 1] if index else None
+
+    async def stream_chunk(self, type: str, content: str = "", **fields: object) -> None:
+        """Append a chunk to the job's stream; readers see it within milliseconds.
+
+        Returns as soon as the chunk is on its way; waits only while more than 1 MiB of this job's is unsent.
+
+        Args:
+            type: "content", "reasoning", "tool_call", ... ("end" and "reset" are the queue's own).
+            content: Its text.
+            fields: Further facts, stored as JSON.
+        """
+        if type in ("end", "reset") or not type:
+            raise InvalidOption("type", type, "'end' and 'reset' are written by the queue itself")
+        run = self._run
+        self._check_lease()
+        run.touched_at = self._host.now()
+        writer = self._host.writer
+        writer.put(run, type, content, fields or None)
+        if writer.is_full(run):
+            await writer.room(run)
+            self._check_lease()
+
+    async def progress(self, value: object) -> None:
+        """Report progress: any JSON; the last one is on the job's snapshot."""
+        await self._update({"progress": _codec.dumps(value, "progress", limit=65_536)})
+
+    async def log(self, text: str) -> None:
+        """Append a line to the job's log (the last 1,000 stay; a line is cut at 4 KiB)."""
+        await self._update({"log": [text[:_LOG_BYTES]]})
+
+    async def update_data(self, data: object) -> None:
+        """Replace the job's data, for this and later runs."""
+        await self._update({"data": _codec.dumps(data, "data")})
+        self._data = data
+
+    async def report_usage(
+        self,
+        *,
+        model: str,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, Money] | None = None,
+        provider: str = "",
+        call: str | None = None,
+        status: str = "complete",
+        details: Mapping[str, object] | None = None,
+    ) -> bool:
+        """Book what one model call has used; calls add up, failed attempts count too.
+
+        Args:
+            model: As the provider answered it.
+            tokens: Per category, disjoint: their sum is the total.
+            costs: Amounts of money per name, "total" among them; None for a price that is not known.
+            call: The call's id; reporting the same id twice counts once. Default: a new one per report.
+            status: "complete", "partial" or "missing": how sure the numbers are.
+
+        Returns:
+            False if this call was booked before.
+
+        Raises:
+            InvalidOption: A count is not a non-negative integer, or a cost not an amount.
+        """
+        if call is None:
+            self._calls += 1
+            call = f"{self.id}/{self.run}/{self._calls}"
+        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
+        priced = {name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()}
+        entry = {
+            "call": call,
+            "model": model,
+            "provider": provider,
+            "run": self.run,
+            "attempt": self.attempt,
+            "status": status,
+            "tokens": counted,
+            "costs": {name: str(Decimal(nano).scaleb(-9)) for name, nano in priced.items()},
+        }
+        if details:
+            entry["details"] = details
+        args: dict[str, object] = {
+            "id": self.id,
+            "call": call,
+            "model": model,
+            "tokens": counted,
+            "costs": priced,
+            "entry": _codec.dumps(entry, "usage", limit=65_536),
+        }
+        return await self._host.client.call("job_usage", self._host.root, args) == 1
+
+    def next_call_id(self) -> str:
+        """A new id for a model call: job/run/n. Make it before the call, report it after."""
+        self._calls += 1
+        return f"{self.id}/{self.run}/{self._calls}"
+
+    def touch(self) -> None:
+        """A sign of life that is no chunk: renews `idle_timeout`."""
+        self._run.touched_at = self._host.now()
+
+    def _check_lease(self) -> None:
+        if self._run.stop_reason == "lease_lost":
+            raise LeaseLost(self.id, worker=self._host.name)
+
+    async def _update(self, change: dict[str, object]) -> None:
+        self._check_lease()
+        run = self._run
+        run.updates += 1
+        run.touched_at = self._host.now()
+        args = {"id": self.id, "token": run.token, "n": run.updates, **change}
+        try:
+            await self._host.client.call("job_update", self._host.root, args)
+        except LeaseLost:
+            run.stop("lease_lost")
+            raise LeaseLost(self.id, worker=self._host.name) from None
+
+    def __repr__(self) -> str:
+        return f"<RunningJob {self.id!r} {self.name!r} attempt={self.attempt} run={self.run}>"

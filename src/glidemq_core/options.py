@@ -1,0 +1,157 @@
+"""The options of a job, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ._codec import dumps
+from ._keys import check_name, new_id
+from ._units import Seconds, seconds, to_ms, whole
+from .errors import InvalidOption
+from .retry import Backoff, as_backoff
+
+PRIORITY_DEFAULT = 1000
+PRIORITY_MAX = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How long finished jobs stay.
+
+    Attributes:
+        count: The newest so many stay; 0 removes at once (the ending stays readable for a minute).
+        age: Seconds after which a finished job is removed.
+    """
+
+    count: int | None = None
+    age: Seconds | None = None
+
+
+def keep_text(value: bool | int | Keep | None, field: str) -> str | None:
+    """The wire form of a retention option: "count:age_ms", either part empty; None for the default."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        return "0:"
+    rule = Keep(count=value) if isinstance(value, int) else value
+    if not isinstance(rule, Keep):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(field, value, "not a bool, a count or a Keep")
+    count = "" if rule.count is None else str(whole(rule.count, f"{field}.count"))
+    age = "" if rule.age is None else str(max(1, to_ms(seconds(rule.age, f"{field}.age"))))
+    return f"{count}:{age}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to be added. The arguments of `Queue.add`, for `Queue.add_many`.
+
+    Attributes:
+        name: What kind of job; a worker can have one handler per name.
+        data: Anything that JSON can hold, at most 1 MiB of it.
+        job_id: An id of one's own; adding it again while the job is known is a duplicate, not a second job.
+        delay: Seconds before it may start.
+        priority: 0 to 2048, lower is sooner.
+        lifo: Last in, first out among the jobs of its priority.
+        attempts: How often it is tried in all.
+        backoff: The wait between attempts: a Backoff, seconds, or the name of a function of the worker's.
+        timeout: Longest run, in seconds; parked time does not count.
+        idle_timeout: Longest silence of a run (no chunk, no progress), in seconds.
+        lock_duration: Length of its lease in seconds: how long a dead worker goes unnoticed. Default: the worker's.
+        ttl: Longest time from add to first start, in seconds; later it fails as "expired".
+        fallbacks: Models to try in order, each {"model": ..., "provider": ..., "params": ...}.
+        remove_on_complete, remove_on_fail: True removes at once, a count or Keep bounds what stays.
+    """
+
+    name: str
+    data: object = None
+    job_id: str | None = None
+    delay: Seconds = 0
+    priority: int = PRIORITY_DEFAULT
+    lifo: bool = False
+    attempts: int = 1
+    backoff: Backoff | Seconds | str | None = None
+    timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
+    lock_duration: Seconds | None = None
+    ttl: Seconds | None = None
+    fallbacks: Sequence[Mapping[str, Any]] | None = None
+    remove_on_complete: bool | int | Keep | None = None
+    remove_on_fail: bool | int | Keep | None = None
+
+
+def to_wire(job: NewJob, prefix: str = "") -> dict[str, object]:
+    """Check a new job and answer its wire form (docs: lua/functions/job_add.lua).
+
+    Raises:
+        InvalidOption: An option is refused; its field is named after `prefix`.
+        PayloadTooLarge: The data is too large.
+    """
+    wire: dict[str, object] = {"name": check_name(job.name, f"{prefix}name")}
+    if job.job_id is None:
+        wire["id"] = new_id()
+    else:
+        wire["id"] = check_name(job.job_id, f"{prefix}job_id")
+        wire["custom"] = True
+    if job.data is not None:
+        wire["data"] = dumps(job.data, f"{prefix}data")
+    _add_order(wire, job, prefix)
+    _add_lua_options(wire, job, prefix)
+    worker_side = _worker_options(job, prefix)
+    if worker_side:
+        wire["options"] = dumps(worker_side, f"{prefix}options", limit=65_536)
+    return wire
+
+
+def _add_order(wire: dict[str, object], job: NewJob, prefix: str) -> None:
+    if job.priority != PRIORITY_DEFAULT or not isinstance(job.priority, int):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        wire["priority"] = whole(job.priority, f"{prefix}priority", high=PRIORITY_MAX)
+    if job.lifo is not False:
+        if job.lifo is not True:
+            raise InvalidOption(f"{prefix}lifo", job.lifo, "not a bool")
+        wire["lifo"] = True
+    if job.delay != 0:
+        wire["delay_ms"] = to_ms(seconds(job.delay, f"{prefix}delay"))
+
+
+def _add_lua_options(wire: dict[str, object], job: NewJob, prefix: str) -> None:
+    if job.lock_duration is not None:
+        lock = seconds(job.lock_duration, f"{prefix}lock_duration", low=0.1)
+        if lock > 86_400:
+            raise InvalidOption(f"{prefix}lock_duration", job.lock_duration, "longer than a day")
+        wire["lock_ms"] = to_ms(lock)
+    if job.ttl is not None:
+        wire["ttl_ms"] = to_ms(seconds(job.ttl, f"{prefix}ttl", low=0.001))
+    if job.remove_on_complete is not None:
+        wire["keep_completed"] = keep_text(job.remove_on_complete, f"{prefix}remove_on_complete")
+    if job.remove_on_fail is not None:
+        wire["keep_failed"] = keep_text(job.remove_on_fail, f"{prefix}remove_on_fail")
+
+
+def _worker_options(job: NewJob, prefix: str) -> dict[str, object]:
+    options: dict[str, object] = {}
+    if job.attempts != 1 or not isinstance(job.attempts, int):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        options["attempts"] = whole(job.attempts, f"{prefix}attempts", low=1, high=1_000_000)
+    backoff = as_backoff(job.backoff)
+    if backoff is not None:
+        options["backoff"] = backoff.to_wire()
+    if job.timeout is not None:
+        options["timeout"] = seconds(job.timeout, f"{prefix}timeout", low=0.001)
+    if job.idle_timeout is not None:
+        options["idle_timeout"] = seconds(job.idle_timeout, f"{prefix}idle_timeout", low=0.001)
+    if job.fallbacks:
+        options["fallbacks"] = [_fallback(entry, f"{prefix}fallbacks[{i}]") for i, entry in enumerate(job.fallbacks)]
+    return options
+
+
+def _fallback(entry: object, field: str) -> dict[str, object]:
+    if not isinstance(entry, Mapping):
+        raise InvalidOption(field, entry, "not a mapping with a model")
+    plain: dict[str, object] = {str(key): value for key, value in entry.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] a user's mapping
+    unknown = set(plain) - {"model", "provider", "params"}
+    if unknown:
+        raise InvalidOption(field, entry, f"unknown {sorted(unknown)}; known are model, provider, params")
+    if not isinstance(plain.get("model"), str) or not plain["model"]:
+        raise InvalidOption(f"{field}.model", plain.get("model"), "not the name of a model")
+    return plain

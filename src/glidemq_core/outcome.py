@@ -1,0 +1,178 @@
+"""The ending of a run as a value: what the handler returned or raised, turned into what becomes of the job.
+
+No server access here. `lua/lib/outcome.lua` applies each of these.
+"""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from . import _codec
+from ._units import to_ms
+from .errors import GlideMQError, InvalidOption, JobTimeout, UnrecoverableError
+from .retry import BackoffFunction, delay_after
+
+_ERROR_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned; `result` is its JSON, or None for nothing."""
+
+    result: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed; the next one starts after `delay` seconds."""
+
+    error: str
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job has failed for good."""
+
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """The run gives its job back until `delay` seconds from now, without using an attempt."""
+
+    why: str
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The job waits for a signal, for `timeout` seconds at most."""
+
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingChildren:
+    """The job waits until its children have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The job was cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The claim goes back unstarted: no attempt, no stall, same place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """The run is not the job's current run any more: nothing is to be said of it."""
+
+
+Outcome: TypeAlias = (
+    Completed | Retry | Failed | Delayed | Suspended | WaitingChildren | Cancelled | Released | Dropped
+)
+
+
+def of_result(value: object, attempt: int) -> Outcome:
+    """The outcome of a handler that returned `value`. What can't be stored fails the job, naming why."""
+    if value is None:
+        return Completed()
+    if isinstance(value, Delayed | Suspended | WaitingChildren | Cancelled):
+        return value
+    try:
+        return Completed(_codec.dumps(value, "result"))
+    except InvalidOption as error:
+        return Failed("unrecoverable", error_text(error, attempt))
+
+
+def of_error(
+    error: BaseException,
+    *,
+    attempt: int,
+    options: Mapping[str, Any],
+    backoffs: Mapping[str, BackoffFunction],
+) -> Outcome:
+    """The outcome of a handler that raised.
+
+    An error that says `retryable = False` (or is an UnrecoverableError) fails the job at once, as does the last
+    attempt's.
+    """
+    text = error_text(error, attempt)
+    if isinstance(error, UnrecoverableError) or getattr(error, "retryable", None) is False:
+        return Failed("unrecoverable", text)
+    if attempt >= options.get("attempts", 1):
+        return Failed("timeout" if isinstance(error, JobTimeout) else "error", text)
+    try:
+        return Retry(text, delay_after(options.get("backoff"), attempt, error, backoffs))
+    except GlideMQError as wrong:  # a backoff function that answers nonsense
+        return Failed("unrecoverable", error_text(wrong, attempt))
+
+
+def error_text(error: BaseException, attempt: int) -> str:
+    """An error as the job keeps it: JSON of class, message, traceback and attempt, cut to 8 KiB."""
+    cls = type(error)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    trace = "".join(tracebacks.format_exception(error))
+    return _codec.dumps(
+        {
+            "class": _cut(name, 256),
+            "message": _cut(str(error), _ERROR_BYTES // 4),
+            "traceback": _cut(trace, _ERROR_BYTES // 2, tail=True),
+            "attempt": attempt,
+        },
+        "error",
+    )
+
+
+def to_wire(
+    outcome: Outcome, *, job_id: str, token: str, ago: float, tail: tuple[int, list[list[str]]] | None = None
+) -> list[object]:
+    """An outcome as a line of a turn (docs: lua/functions/turn.lua); `ago`: seconds since the run started."""
+    extra: dict[str, object] = {}
+    text: str | None = None
+    match outcome:
+        case Completed(result):
+            kind, text = "completed", result
+        case Retry(error, delay):
+            kind = "retry"
+            extra = {"error": error, "delay_ms": to_ms(delay)}
+        case Failed(reason, error):
+            kind = "failed"
+            extra = {"reason": reason, "error": error}
+        case Delayed(why, delay):
+            kind = "delayed"
+            extra = {"why": why, "delay_ms": to_ms(delay)}
+        case Suspended(timeout):
+            kind = "suspended"
+            extra = {} if timeout is None else {"delay_ms": to_ms(timeout)}
+        case WaitingChildren():
+            kind = "waiting_children"
+        case Cancelled():
+            kind = "cancelled"
+        case Released():
+            kind = "released"
+        case Dropped():
+            raise ValueError("a dropped run has no line")
+    if tail is not None:
+        extra["tail"] = tail
+    line: list[object] = [job_id, token, kind, to_ms(ago)]
+    if extra or kind == "suspended" or kind == "waiting_children":
+        return [*line, text, extra]
+    if text is not None:
+        line.append(text)
+    return line
+
+
+def _cut(text: str, limit: int, *, tail: bool = False) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    if len(text) <= limit:
+        return text
+    return "..." + text[-limit:] if tail else text[:limit] + "..."

@@ -1,0 +1,433 @@
+"""The queue: adding jobs, looking at them, steering them, reading what they stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+from . import _keys, options
+from ._adder import Adder
+from ._client import Client, Subscriber, release_client, shared_client, shared_subscriber
+from ._codec import loads
+from ._hub import Chunk, Ending, Hub, chunk_of
+from ._target import Target, resolve
+from ._units import Seconds, seconds, whole
+from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
+from .job import STATES, Job, State, error_of, job_of
+from .options import Keep, NewJob
+from .retry import Backoff
+from .stream import JobStream
+from .usage import UsageSummary, summary_of
+
+Removal = bool | int | Keep | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a queue.
+
+    Attributes:
+        id: Its place; give the last one seen as `after=` to go on from there.
+        type: "added", "active", "completed", "failed", "cancelled", "delayed", "waiting", "stalled", "progress",
+            "usage", "removed", "paused", "resumed".
+        job_id: The job, "" for events of the queue.
+    """
+
+    id: str
+    type: str
+    job_id: str
+
+
+class JobHandle:
+    """A job that was added: its id, and the calls of its queue for it.
+
+    Attributes:
+        id: The job's id.
+        is_duplicate: A job of this id was there before; nothing was added or changed.
+    """
+
+    __slots__ = ("_queue", "id", "is_duplicate")
+
+    def __init__(self, queue: Queue, id: str, *, is_duplicate: bool = False) -> None:
+        self._queue = queue
+        self.id = id
+        self.is_duplicate = is_duplicate
+
+    def stream(self, *, after: str | None = None) -> JobStream:
+        """See Queue.stream."""
+        return self._queue.stream(self.id, after=after)
+
+    async def result(self, *, timeout: Seconds | None = None) -> Any:
+        """See Queue.result."""
+        return await self._queue.result(self.id, timeout=timeout)
+
+    async def snapshot(self) -> Job | None:
+        """See Queue.get."""
+        return await self._queue.get(self.id)
+
+    async def cancel(self) -> Literal["cancelled", "requested", "ended"]:
+        """See Queue.cancel."""
+        return await self._queue.cancel(self.id)
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id!r}{' duplicate' if self.is_duplicate else ''}>"
+
+
+class _Parts:
+    """What an open queue holds: made at the first call, so that making a Queue costs nothing."""
+
+    def __init__(self, client: Client, subscriber: Subscriber, root: str) -> None:
+        self.client = client
+        self.adder = Adder(client, root)
+        self.hub = Hub(client, subscriber, root, _keys.news(root))
+
+
+class Queue:
+    """A queue of jobs on a Valkey server.
+
+    Args:
+        name: Its name: 1 to 256 characters without braces, colons, white space.
+        connection: URL of the server (`valkey://user:password@host:port/0`); default: the environment's `GLIDEMQ_URL`,
+            else a server that is started here, with its data in `./.glidemq`.
+
+    Nothing is connected until the first call. Close it (`await queue.close()` or `async with`) to let go of its
+    connections.
+    """
+
+    def __init__(self, name: str, *, connection: str | Target | None = None) -> None:
+        self.name = _keys.check_name(name, "name")
+        self._root = _keys.root_of(name)
+        self._connection = connection
+        self._parts: _Parts | None = None
+        self._opening: asyncio.Lock | None = None
+
+    async def add(
+        self,
+        name: str,
+        data: object = None,
+        *,
+        job_id: str | None = None,
+        delay: Seconds = 0,
+        priority: int = options.PRIORITY_DEFAULT,
+        lifo: bool = False,
+        attempts: int = 1,
+        backoff: Backoff | Seconds | str | None = None,
+        timeout: Seconds | None = None,
+        idle_timeout: Seconds | None = None,
+        lock_duration: Seconds | None = None,
+        ttl: Seconds | None = None,
+        fallbacks: Sequence[Mapping[str, Any]] | None = None,
+        remove_on_complete: Removal = None,
+        remove_on_fail: Removal = None,
+    ) -> JobHandle:
+        """Add a job. Once this returns, the job is in the queue; a repeat after a lost reply adds it only once.
+
+        Args: as the attributes of `NewJob`.
+
+        Raises:
+            InvalidOption: An option is refused; nothing was written.
+            PayloadTooLarge: `data` is over 1 MiB as JSON; nothing was written.
+            OutOfMemory: The server is full; nothing was written.
+            ConnectionLost: With outcome "unknown" the job may be there: adding it again with `id` as its `job_id` is safe.
+        """
+        new = NewJob(
+            name=name,
+            data=data,
+            job_id=job_id,
+            delay=delay,
+            priority=priority,
+            lifo=lifo,
+            attempts=attempts,
+            backoff=backoff,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            lock_duration=lock_duration,
+            ttl=ttl,
+            fallbacks=fallbacks,
+            remove_on_complete=remove_on_complete,
+            remove_on_fail=remove_on_fail,
+        )
+        wire = options.to_wire(new)
+        parts = self._parts or await self._open()
+        verdict = await parts.adder.add(wire)
+        return JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
+
+    async def add_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
+        """Add many jobs, in order, about a hundred per call. Answers a handle for each, aligned with `jobs`.
+
+        Raises:
+            InvalidOption: An option of one of them is refused ("jobs[3].delay"); none was written.
+        """
+        wires = [options.to_wire(job, f"jobs[{i}].") for i, job in enumerate(jobs)]
+        if not wires:
+            return []
+        parts = self._parts or await self._open()
+        verdicts = await parts.adder.add_many(wires)
+        return [
+            JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
+            for wire, verdict in zip(wires, verdicts, strict=True)
+        ]
+
+    async def get(self, id: str) -> Job | None:
+        """A snapshot of a job, or None if it is not known."""
+        fields, usage, errors, score = await self._call("job_get", {"id": _keys.check_name(id, "id")})
+        if not fields:
+            return None
+        return job_of(id, _texts(fields), _texts(usage), [text.decode() for text in errors], score.decode())
+
+    async def jobs(self, state: State, *, start: int = 0, limit: int = 100) -> list[Job]:
+        """Snapshots of the jobs in one state, in the order of its index (waiting: next first; ended: oldest first).
+
+        Args:
+            start: How many to skip.
+            limit: How many at most, up to 1,000.
+        """
+        if state not in STATES:
+            raise InvalidOption("state", state, f"not one of {', '.join(STATES)}")
+        args = {
+            "state": state,
+            "start": whole(start, "start"),
+            "limit": whole(limit, "limit", low=1, high=1000),
+        }
+        ids = [raw.decode() for raw in await self._call("queue_list", args)]
+        found = await asyncio.gather(*(self.get(id) for id in ids))
+        return [job for job in found if job is not None]
+
+    async def counts(self) -> dict[State, int]:
+        """How many jobs are in each state."""
+        raw = await self._raw_counts()
+        raw["waiting"] += raw.pop("suspects")
+        return {state: raw[state] for state in STATES}
+
+    async def pause(self) -> None:
+        """Give out no more jobs; running ones go on. Holds for all workers, until `resume()`."""
+        await self._call("queue_pause", {"paused": True})
+
+    async def resume(self) -> None:
+        """Give out jobs again."""
+        await self._call("queue_pause", {"paused": False})
+
+    async def is_paused(self) -> bool:
+        """Is the queue paused?"""
+        return bool((await self._raw_counts())["paused"])
+
+    async def cancel(self, id: str) -> Literal["cancelled", "requested", "ended"]:
+        """Cancel a job in any state.
+
+        Returns:
+            "cancelled": it was not running and has ended now; "requested": it runs and its handler is being stopped,
+            whatever it returns the job ends as cancelled; "ended": it had ended before.
+
+        Raises:
+            JobNotFound: It is not known.
+        """
+        return (await self._call("job_cancel", {"id": _keys.check_name(id, "id")})).decode()
+
+    async def remove(self, id: str) -> None:
+        """Remove a job that is not running, with everything it owns.
+
+        Raises:
+            JobNotFound: It is not known.
+            WrongState: It is running: cancel it first.
+        """
+        await self._call("job_remove", {"id": _keys.check_name(id, "id")})
+
+    async def retry(self, id: str, *, fresh: bool = False) -> None:
+        """Put a failed or cancelled job back into the line; attempts and stalls count from the beginning.
+
+        Args:
+            fresh: Forget the results of its steps, too.
+
+        Raises:
+            JobNotFound: It is not known.
+            WrongState: It is neither failed nor cancelled.
+        """
+        await self._call("job_retry", {"id": _keys.check_name(id, "id"), "fresh": fresh})
+
+    async def promote(self, id: str) -> None:
+        """Start a delayed job now.
+
+        Raises:
+            JobNotFound: It is not known.
+            WrongState: It is not delayed.
+        """
+        await self._call("job_promote", {"id": _keys.check_name(id, "id")})
+
+    async def log(self, id: str, *, start: int = 0, limit: int = 1000) -> list[str]:
+        """The lines that a job's handler logged, oldest first."""
+        args = {
+            "id": _keys.check_name(id, "id"),
+            "start": whole(start, "start", high=10**9),
+            "limit": whole(limit, "limit", low=1, high=1000),
+        }
+        return [line.decode() for line in await self._call("job_log", args)]
+
+    def stream(self, id: str, *, after: str | None = None) -> JobStream:
+        """Read a job's chunks, live; ends by itself when the job has ended.
+
+        Args:
+            after: The id of the last chunk seen, to go on from there. Default: from the beginning.
+        """
+        return JobStream(self._hub, _keys.check_name(id, "id"), after or "")
+
+    async def read_stream(
+        self, id: str, *, after: str | None = None, limit: int = 100, block: Seconds | None = None
+    ) -> list[Chunk]:
+        """Read some of a job's chunks, once.
+
+        Args:
+            after: The id of the last chunk seen. Default: from the beginning.
+            limit: How many at most.
+            block: Seconds to wait for a chunk if there is none; default: do not wait.
+
+        Raises:
+            StreamGap: What followed `after` has been trimmed.
+        """
+        _keys.check_name(id, "id")
+        wait = None if block is None else seconds(block, "block")
+        chunks = await self._read_once(id, after or "", whole(limit, "limit", low=1, high=10_000))
+        if chunks or not wait:
+            return chunks
+        hub = await self._hub()
+        reader = await hub.open(id, after or "")
+        try:
+            async with asyncio.timeout(wait):
+                chunk = await reader.next()
+        except TimeoutError:
+            return []
+        finally:
+            hub.leave(reader)
+        return [] if chunk is None else [chunk, *reader.chunks][:limit]
+
+    async def result(self, id: str, *, timeout: Seconds | None = None) -> Any:
+        """Wait until a job has ended; answers what its handler returned.
+
+        Args:
+            timeout: Seconds to wait; default: as long as it takes.
+
+        Raises:
+            JobFailed: It failed; the error says why.
+            JobCancelled: It was cancelled.
+            JobNotFound: It is not known (never added, or removed since).
+            TimeoutError: It has not ended in time.
+        """
+        _keys.check_name(id, "id")
+        hub = await self._hub()
+        async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
+            ending = await hub.ending(id)
+        return _result_of(id, ending, self.name)
+
+    async def events(self, *, after: str | None = None) -> AsyncIterator[Event]:
+        """The queue's events, live, each once and in order.
+
+        Args:
+            after: The id of the last event seen, to go on from there; "" for all that are kept. Default: from now on.
+
+        Raises:
+            StreamGap: Events after that one have been trimmed (about the last 5,000 calls are kept).
+        """
+        position = after if after is not None else (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
+        while True:
+            first, _, entries = await self._call("event_read", {"after": position, "limit": 100})
+            if position and first and _is_older(position, first.decode()):
+                raise StreamGap("", after=position, first=first.decode())
+            for entry_id, fields in entries:
+                position = entry_id.decode()
+                for i in range(0, len(fields), 2):
+                    yield Event(position, fields[i].decode(), fields[i + 1].decode())
+            if not entries:
+                await asyncio.sleep(0.1)  # no subscription for events: a steady listener polls
+
+    async def usage_summary(self, *, window: Seconds = timedelta(hours=1)) -> UsageSummary:
+        """What this queue's jobs have used in the last `window` seconds (24 hours at most), per model.
+
+        Counted when it was reported, in whole minutes; jobs that failed or were removed are in it.
+        """
+        minutes = max(1, round(seconds(window, "window", low=1) / 60))
+        if minutes > 1440:
+            raise InvalidOption("window", window, "longer than 24 hours")
+        now = (await self._call("queue_usage", {"first": 0, "last": 0}))[0]
+        rows: list[Any] = []
+        for first in range(now - minutes + 1, now + 1, 120):
+            args = {"first": first, "last": min(first + 119, now)}
+            rows += (await self._call("queue_usage", args))[1:]
+        return summary_of(rows)
+
+    async def close(self) -> None:
+        """Let go of the connections. Streams that are being read end."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await parts.adder.drain()
+            await parts.hub.close()
+            await release_client(parts.client)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self) -> _Parts:
+        if self._opening is None:
+            self._opening = asyncio.Lock()
+        async with self._opening:
+            if self._parts is None:
+                target = resolve(self._connection)
+                client = await shared_client(target)
+                self._parts = _Parts(client, shared_subscriber(target), self._root)
+            return self._parts
+
+    async def _hub(self) -> Hub:
+        return (self._parts or await self._open()).hub
+
+    async def _call(self, name: str, args: dict[str, object]) -> Any:
+        parts = self._parts or await self._open()
+        return await parts.client.call(name, self._root, args)
+
+    async def _raw_counts(self) -> dict[str, int]:
+        flat = cast("list[Any]", await self._call("queue_counts", {}))
+        return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+
+    async def _read_once(self, id: str, after: str, limit: int) -> list[Chunk]:
+        args: dict[str, object] = {"jobs": [[id, after]], "limit": limit, "bytes": 16_777_216}
+        entries, gap, end = (await self._call("stream_read_many", args))[0]
+        if gap and after:
+            raise StreamGap(id, after=after, first=gap.decode())
+        chunks = [chunk_of(entry_id, fields) for entry_id, fields in entries]
+        if end:
+            chunks.append(Chunk(after, "end", end.decode()))
+        return chunks
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.name!r}>"
+
+
+def _texts(flat: Sequence[bytes]) -> dict[str, str]:
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+
+
+def _is_older(a: str, b: str) -> bool:
+    return tuple(map(int, a.split("-"))) < tuple(map(int, b.split("-")))
+
+
+def _result_of(id: str, ending: Ending, queue: str) -> Any:
+    if ending.state == "completed":
+        return loads(ending.result) if ending.result else None
+    if ending.state == "gone":
+        raise JobNotFound(id, queue=queue)
+    error = error_of(ending.error)
+    kind = JobCancelled if ending.state == "cancelled" else JobFailed
+    raise kind(
+        id,
+        reason=ending.reason,
+        error_class=error.error_class,
+        error_message=error.message,
+        traceback=error.traceback,
+        attempt=ending.attempt,
+    )

@@ -1,0 +1,95 @@
+"""When a failed attempt is tried again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from ._units import Seconds, seconds
+from .errors import InvalidOption
+
+BackoffFunction: TypeAlias = Callable[[int, BaseException], Seconds]
+"""A backoff of one's own: (number of the attempt that failed, its error) -> delay in seconds."""
+
+_DEFAULT_CAP: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long to wait before the next attempt.
+
+    Attributes:
+        type: "fixed", "exponential" (delay, 2 x delay, 4 x delay, ...), or the name of a function given to the
+            worker as `backoffs={name: function}`.
+        delay: Seconds, the base.
+        max_delay: Seconds, the cap.
+        jitter: The fraction of the delay that is random: 0.2 waits between 80 % and 100 % of it.
+    """
+
+    type: Literal["fixed", "exponential"] | str = "exponential"
+    delay: Seconds = 1.0
+    max_delay: Seconds = _DEFAULT_CAP
+    jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.type, str) or not 0 < len(self.type) <= 256:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+            raise InvalidOption("backoff.type", self.type, "not a name of 1 to 256 characters")
+        seconds(self.delay, "backoff.delay")
+        seconds(self.max_delay, "backoff.max_delay")
+        jitter = self.jitter
+        if isinstance(jitter, bool) or not isinstance(jitter, int | float) or not 0 <= jitter <= 1:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+            raise InvalidOption("backoff.jitter", jitter, "not between 0 and 1")
+
+    def to_wire(self) -> dict[str, object]:
+        """The form in which a job carries it; seconds as floats."""
+        return {
+            "type": self.type,
+            "delay": seconds(self.delay, "backoff.delay"),
+            "max_delay": seconds(self.max_delay, "backoff.max_delay"),
+            "jitter": self.jitter,
+        }
+
+
+def as_backoff(value: Backoff | Seconds | str | None) -> Backoff | None:
+    """What `backoff=` takes: a Backoff, a fixed delay, or the name of a function of the worker's.
+
+    Raises:
+        InvalidOption: It is none of these.
+    """
+    if value is None or isinstance(value, Backoff):
+        return value
+    if isinstance(value, str):
+        return Backoff(type=value)
+    return Backoff(type="fixed", delay=seconds(value, "backoff"))
+
+
+def delay_after(
+    wire: Mapping[str, object] | None,
+    attempt: int,
+    error: BaseException,
+    functions: Mapping[str, BackoffFunction],
+    *,
+    rng: Callable[[], float] = random.random,
+) -> float:
+    """Seconds to wait after attempt number `attempt` (from 1) failed.
+
+    An error's own `retry_after` (seconds) is the least that is waited. A function that the worker does not know
+    counts as exponential from one second.
+    """
+    least = getattr(error, "retry_after", None)
+    least = float(least) if isinstance(least, int | float) and math.isfinite(least) and least > 0 else 0.0
+    if wire is None:
+        return least
+    kind = str(wire["type"])
+    base, cap, jitter = (float(str(wire[name])) for name in ("delay", "max_delay", "jitter"))
+    if kind in functions:
+        delay = seconds(functions[kind](attempt, error), f"backoffs[{kind!r}]")
+    elif kind == "fixed":
+        delay = base
+    else:
+        delay = base * 2.0 ** min(attempt - 1, 60)
+    delay = min(delay, cap)
+    return max(delay - delay * jitter * rng(), least)
