@@ -12,15 +12,17 @@ import importlib
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeVar, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import Queue, Worker, embedded
+from . import Queue, Worker
 from .errors import GlideMQError
 from .job import State
 
@@ -105,7 +107,12 @@ def list_jobs(
     for job in jobs:
         created = f"{job.created_at:%Y-%m-%d %H:%M:%S}" if job.created_at else ""
         table.add_row(
-            job.id, job.name, str(job.attempt), str(job.run), created, str(job.error or "")
+            job.id,
+            job.name,
+            str(job.attempt),
+            str(job.run),
+            created,
+            job.error.message if job.error else "",
         )
     Console().print(table)
 
@@ -219,22 +226,27 @@ def worker(
 @server_app.command("url")
 def server_url(folder: Folder = None) -> None:
     """Start the folder's server if it is not running, and print its URL."""
-    print(embedded.ensure_running(folder))
+    print(_embedded().ensure_running(folder))
 
 
 @server_app.command("status")
 def server_status(folder: Folder = None) -> None:
     """Print whether the folder's server runs, and where."""
-    _print_json(embedded.status(folder))
+    _print_json(_embedded().status(folder))
 
 
 @server_app.command("stop")
 def server_stop(folder: Folder = None) -> None:
     """Stop the folder's server, also if it is in use. Its data stay."""
-    embedded.stop(folder)
+    _embedded().stop(folder)
 
 
 # -- below the commands -----------------------------------------------------
+
+
+def _embedded() -> ModuleType:
+    # Loaded only where it is used: its file locks are not there on every platform.
+    return importlib.import_module(".embedded", __package__)
 
 
 def _on(name: str, url: str | None, use: Callable[[Queue], Awaitable[Result]]) -> Result:
@@ -269,8 +281,12 @@ def _plain(value: object) -> Any:
 def _print_json(value: object, *, indent: int | None = 2) -> None:
     if isinstance(value, list):
         value = [_plain(item) for item in cast("list[object]", value)]
-    # Instants, decimals and the like have one readable form: their text.
-    print(json.dumps(_plain(value), indent=indent, default=str, ensure_ascii=False), flush=True)
+    print(json.dumps(_plain(value), indent=indent, default=_text, ensure_ascii=False), flush=True)
+
+
+def _text(value: object) -> str:
+    """What JSON has no form for: instants as ISO 8601, the rest (decimals, paths) as its text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _fail(message: str) -> None:

@@ -135,15 +135,30 @@ async def run_demo(*, model: str, queue_name: str, plain: bool, kill: bool) -> b
         screen = LiveScreen(live, answers) if live else PlainScreen(console)
         demo = Demo(queue, name, screen, answers, workers, kill)
         with live or nullcontext():
-            async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
-                for answer in answers:
-                    group.create_task(demo.follow(answer, started))
+            await _follow_all(demo, started)
         return await _report(queue, answers, console)
+
+
+async def _follow_all(demo: Demo, started: float) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            for answer in demo.answers:
+                group.create_task(demo.follow(answer, started))
+    except (asyncio.CancelledError, TimeoutError):
+        # Ctrl-C, or patience has ended: leave no job behind for the next one who uses this queue.
+        for answer in demo.answers:
+            await demo.queue.cancel(answer.job_id)
+        raise
 
 
 async def _report(queue: Queue, answers: list[Answer], console: Console) -> bool:
     jobs = [await queue.get(answer.job_id) for answer in answers]
     console.print(summary_table(answers, jobs))
+    for job in jobs:
+        if job and job.error and job.state != "completed":
+            console.print(
+                f"job {job.id}: {job.error.error_class}: {job.error.message}", markup=False
+            )
     complete = all(job and job.state == "completed" for job in jobs)
     same = all(kept_text_is_result(answer, job) for answer, job in zip(answers, jobs, strict=True))
     resets = sum(answer.resets for answer in answers)
@@ -170,4 +185,9 @@ def demo(
     if model and not os.environ.get(key):
         raise typer.BadParameter(f"{key} is not set", param_hint="--model")
     plain = plain or not sys.stdout.isatty()
-    sys.exit(not asyncio.run(run_demo(model=model, queue_name=queue, plain=plain, kill=kill)))
+    try:
+        ok = asyncio.run(run_demo(model=model, queue_name=queue, plain=plain, kill=kill))
+    except (RuntimeError, TimeoutError) as error:
+        print(f"glidemq demo: {str(error) or f'gave up after {PATIENCE:g} s'}", file=sys.stderr)
+        ok = False
+    sys.exit(0 if ok else 1)

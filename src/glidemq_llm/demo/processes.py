@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+import tempfile
+from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -31,6 +32,8 @@ class Processes:
 
     def __init__(self) -> None:
         self._processes: list[Process] = []
+        # What the children complain about; shown only when one does not start.
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 closed in __aexit__
         self._watchers = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -44,21 +47,35 @@ class Processes:
         await self._watchers.__aexit__(None, None, None)
         for process in self._processes:
             await _end(process)
+        self._complaints.close()
 
     async def model_server(self, slots: int) -> str:
         """Start the local model and return its URL."""
         process = await self._start("glidemq_llm.demo.model_server", "0", str(slots), "attached")
-        line = await _line(process, "ready ")
+        line = await self._line(process, "ready ")
         self._watchers.create_task(_discard(process))
         return line.removeprefix("ready ")
 
     async def worker(self, name: str, queue: str, environment: dict[str, str]) -> WorkerProcess:
         """Start a worker process and wait until it takes jobs."""
         process = await self._start("glidemq_llm.demo.worker", queue, environment=environment)
-        await _line(process, "ready")
+        await self._line(process, "ready")
         worker = WorkerProcess(name, process)
         self._watchers.create_task(_note_jobs(worker))
         return worker
+
+    async def _line(self, process: Process, prefix: str) -> str:
+        assert process.stdout
+        async with asyncio.timeout(START_TIMEOUT):
+            while line := (await process.stdout.readline()).decode():
+                if line.startswith(prefix):
+                    return line.strip()
+        code = await process.wait()
+        self._complaints.seek(0)
+        last = self._complaints.read().decode(errors="replace").strip().splitlines()[-5:]
+        raise RuntimeError(
+            "\n".join([f"a process of the demo ended with {code} before it was ready:", *last])
+        )
 
     async def _start(
         self, module: str, *arguments: str, environment: dict[str, str] | None = None
@@ -71,25 +88,13 @@ class Processes:
             # An open pipe ties the child to us: when the demo is gone, it reads the end and leaves.
             stdin=PIPE,
             stdout=PIPE,
-            stderr=None if os.environ.get("GLIDEMQ_DEMO_VERBOSE") else DEVNULL,
+            stderr=self._complaints,
             env=os.environ | (environment or {}),
             # Ctrl-C is the demo's own affair; it stops its children in order.
             start_new_session=True,
         )
         self._processes.append(process)
         return process
-
-
-async def _line(process: Process, prefix: str) -> str:
-    assert process.stdout
-    async with asyncio.timeout(START_TIMEOUT):
-        while line := (await process.stdout.readline()).decode():
-            if line.startswith(prefix):
-                return line.strip()
-    raise RuntimeError(
-        f"a process of the demo ended with {await process.wait()} before it was ready; "
-        "GLIDEMQ_DEMO_VERBOSE=1 shows what it said"
-    )
 
 
 async def _discard(process: Process) -> None:

@@ -6,19 +6,29 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from glidemq_core import Job
 from glidemq_llm.demo.screen import Answer
 
-COLUMNS = ("job", "model", "state", "runs", "tokens", "cost", "first token", "wall time")
+COLUMNS = (
+    "job",
+    "model",
+    "state",
+    "tries (runs)",
+    "tokens",
+    "cost",
+    "first token (s)",
+    "wall time (s)",
+)
 
 
 def summary_table(answers: list[Answer], jobs: list[Job | None]) -> Table:
     """One line per job: what it took in runs, tokens, money and time."""
-    table = Table(title="What it took")
+    table = Table(title="What it took", box=SIMPLE, padding=(0, 1, 0, 0))
     for name in COLUMNS:
-        table.add_column(name)
+        table.add_column(name, no_wrap=name in ("state", "tokens", "cost"))
     for answer, job in zip(answers, jobs, strict=True):
         table.add_row(*_row(answer, job))
     return table
@@ -32,8 +42,8 @@ def _row(answer: Answer, job: Job | None) -> list[str]:
         answer.title,
         ", ".join(sorted({call["model"] for call in usage.calls if call.get("model")})),
         job.state,
-        str(job.run),
-        ", ".join(f"{name} {count:,}" for name, count in usage.tokens.items()),
+        f"{job.attempt} ({job.run})",
+        "\n".join(f"{name} {count:,}" for name, count in sorted(usage.tokens.items())),
         cost_text(usage.total_cost),
         _seconds(answer.first_chunk_after),
         _seconds(_between(job.created_at, job.finished_at)),
@@ -50,7 +60,7 @@ def _between(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} s"
+    return "" if value is None else f"{value:.2f}"
 
 
 def result_text(result: Any) -> str:
