@@ -21,9 +21,9 @@ from glidemq_llm.demo.screen import Answer, LiveScreen, PlainScreen, Screen
 from glidemq_llm.demo.summary import kept_text_is_result, summary_table
 
 QUESTIONS = {
-    "sky": "Why is the sky blue?",
-    "tides": "What causes the tides?",
-    "bees": "How does a bee find flowers?",
+    "sky": "Explain in a few sentences why the sky is blue.",
+    "tides": "Explain in a few sentences what causes the tides.",
+    "bees": "Describe how a bee finds flowers.",
     "letter": "Write a short letter to a friend about the sea.",
 }
 ANSWER_TOKENS = 120

@@ -26,9 +26,9 @@ COLUMNS = (
 
 def summary_table(answers: list[Answer], jobs: list[Job | None]) -> Table:
     """One line per job: what it took in runs, tokens, money and time."""
-    table = Table(title="What it took", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title="What it took", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for name in COLUMNS:
-        table.add_column(name, no_wrap=name in ("state", "tokens", "cost"))
+        table.add_column(name, no_wrap=name in ("model", "state", "tokens", "cost"))
     for answer, job in zip(answers, jobs, strict=True):
         table.add_row(*_row(answer, job))
     return table
