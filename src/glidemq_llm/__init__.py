@@ -62,8 +62,6 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the table is the list
-
 
 def __getattr__(name: str) -> object:
     home = _HOME.get(name)
@@ -75,7 +73,7 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(_HOME)
 
 
 class _Package(ModuleType):

@@ -100,7 +100,10 @@ _WORDS = {
         model_not_found not_found_error deploymentnotfound not_found resourcenotfoundexception model_not_available
         model_decommissioned unknown_model 404
     """,
-    _C.CONTEXT_WINDOW: "context_length_exceeded context_window_exceeded string_above_max_length request_too_large",
+    _C.CONTEXT_WINDOW: """
+        context_length_exceeded context_window_exceeded string_above_max_length request_too_large
+        exceed_context_size_error
+    """,
     _C.CONTENT_FILTER: """
         content_filter content_policy_violation responsibleaipolicyviolation moderation_blocked image_content_policy
         content_filtered safety prohibited_content recitation data_inspection_failed guardrail_intervened
@@ -118,9 +121,26 @@ CODES: dict[str, ErrorCategory] = {
 
 # Too general to settle a case on their own: the message and the status are asked first.
 GENERAL_CODES = frozenset(
-    """invalid_request_error invalid_argument validationexception bad_request invalid_request failed_precondition
-    api_error server_error unknown requests tokens request_too_large throttling internal_error resource_exhausted
-    400 422 500 502""".split()
+    [
+        "invalid_request_error",
+        "invalid_argument",
+        "validationexception",
+        "bad_request",
+        "invalid_request",
+        "failed_precondition",
+        "api_error",
+        "server_error",
+        "unknown",
+        "requests",
+        "tokens",
+        "request_too_large",
+        "throttling",
+        "internal_error",
+        "resource_exhausted",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "too_many_requests",
+    ]
 )
 
 _SPEND = re.compile(r"(spend|usage|credit|billing)_limit_(exceeded|reached)$")
@@ -228,6 +248,22 @@ CLASSES = {
     "UnknownApiResponseError": _C.SERVER,
 }
 
+# Classes that say more than the 400 or 500 which their library has put on them.
+TELLING_CLASSES = frozenset(
+    {_C.CONTEXT_WINDOW, _C.CONTENT_FILTER, _C.STREAM_INTERRUPTED, _C.BUDGET}
+)
+
+# The model has answered in full; it is the SDK that rejects the answer.
+ANSWERED = frozenset(
+    [
+        "LengthFinishReasonError",
+        "ContentFilterFinishReasonError",
+        "APIResponseValidationError",
+        "JSONDecodeError",
+        "UnknownApiResponseError",
+    ]
+)
+
 # Raised before or while connecting: the vendor can't have begun to work.
 NEVER_SENT = frozenset(
     {"ConnectTimeout", "ConnectTimeoutError", "ConnectError", "PoolTimeout", "gaierror"}
@@ -235,6 +271,28 @@ NEVER_SENT = frozenset(
 
 # Roots of modules whose otherwise unknown errors are the vendor's, not ours.
 VENDOR_MODULES = frozenset(
-    """openai anthropic litellm google mistralai cohere groq together fireworks ollama xai_sdk perplexity openrouter
-    botocore httpx httpx2 httpcore httpcore2 aiohttp requests urllib3 grpc""".split()
+    [
+        "openai",
+        "anthropic",
+        "litellm",
+        "google",
+        "mistralai",
+        "cohere",
+        "groq",
+        "together",
+        "fireworks",
+        "ollama",
+        "xai_sdk",
+        "perplexity",
+        "openrouter",
+        "botocore",
+        "httpx",
+        "httpx2",
+        "httpcore",
+        "httpcore2",
+        "aiohttp",
+        "requests",
+        "urllib3",
+        "grpc",
+    ]
 )

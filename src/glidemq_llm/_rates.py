@@ -174,9 +174,9 @@ def _genai_context(question: Question) -> tuple[tuple[str, str], ...]:
 
 @lru_cache(maxsize=512)
 def _genai_price(
-    provider: str | None, model: str, context: tuple[tuple[str, str], ...], hour: int
+    provider: str | None, model: str, context: tuple[tuple[str, str], ...], _hour: int
 ) -> Any:
-    """Its price object for a model, or None. `hour` is there for the cache to notice dated prices."""
+    """Its price object for a model, or None. `_hour` is there for the cache to notice dated prices."""
     import genai_prices  # a quarter of a second: only at the first question
 
     try:

@@ -5,23 +5,61 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from glidemq_llm._images import Kind, Medium, decoded_head, image_size
 from glidemq_llm._read import fields, first_number, items, number, plain, text
 
-_PROMPT_KEYS = (
-    "messages input prompt contents system instructions system_instruction systemInstruction message preamble "
-    "chat_history documents query texts"
-).split()
+_PROMPT_KEYS = [
+    "messages",
+    "input",
+    "prompt",
+    "contents",
+    "system",
+    "instructions",
+    "system_instruction",
+    "systemInstruction",
+    "message",
+    "preamble",
+    "chat_history",
+    "documents",
+    "query",
+    "texts",
+]
 _NESTED_KEYS = ("config", "generationConfig", "generation_config", "inferenceConfig", "options")
 _TOOL_KEYS = ("tools", "functions", "toolConfig", "tool_config", "response_format", "format")
 
 # Structure, not prompt: names of types, ids, signatures of earlier thinking, cache marks.
 _NOT_TEXT = frozenset(
-    """type role id name index model signature thoughtSignature thought_signature encrypted_content detail status
-    media_type mime_type mimeType mediaType format filename file_id tool_call_id tool_use_id toolUseId call_id
-    cache_control cachePoint cache_point citations""".split()
+    [
+        "type",
+        "role",
+        "id",
+        "name",
+        "index",
+        "model",
+        "signature",
+        "thoughtSignature",
+        "thought_signature",
+        "encrypted_content",
+        "detail",
+        "status",
+        "media_type",
+        "mime_type",
+        "mimeType",
+        "mediaType",
+        "format",
+        "filename",
+        "file_id",
+        "tool_call_id",
+        "tool_use_id",
+        "toolUseId",
+        "call_id",
+        "cache_control",
+        "cachePoint",
+        "cache_point",
+        "citations",
+    ]
 )
 _MEDIA_KEYS: dict[str, Kind] = {
     "image_url": "image",
@@ -40,9 +78,15 @@ _MEDIA_KEYS: dict[str, Kind] = {
     "fileData": "document",
     "file_data": "document",
 }
-_OUTPUT_LIMITS = (
-    "max_completion_tokens max_output_tokens max_tokens maxOutputTokens maxTokens max_tokens_to_sample num_predict"
-).split()
+_OUTPUT_LIMITS = [
+    "max_completion_tokens",
+    "max_output_tokens",
+    "max_tokens",
+    "maxOutputTokens",
+    "maxTokens",
+    "max_tokens_to_sample",
+    "num_predict",
+]
 _CHOICES = ("n", "candidateCount", "candidate_count", "best_of", "num_generations")
 
 
@@ -126,7 +170,7 @@ def _walk(node: object, prompt: Prompt) -> None:
         elif node:
             prompt.texts.append(node)
     elif isinstance(node, (list, tuple)):
-        listed = items(node)
+        listed = items(cast("object", node))
         if listed and all(type(item) is int for item in listed):
             prompt.ids += len(listed)
             return
@@ -155,7 +199,9 @@ def _walk_object(node: Mapping[str, Any], prompt: Prompt) -> None:
         elif key in _MEDIA_KEYS and not isinstance(value, str):
             _add_object(_MEDIA_KEYS[key], fields(value), prompt)
         elif key in ("input", "args", "arguments", "response", "json") and isinstance(value, dict):
-            prompt.texts.append(json.dumps(plain(value), ensure_ascii=False, default=str))
+            prompt.texts.append(
+                json.dumps(plain(cast("object", value)), ensure_ascii=False, default=str)
+            )
         else:
             _walk(value, prompt)
 
@@ -163,9 +209,7 @@ def _walk_object(node: Mapping[str, Any], prompt: Prompt) -> None:
 def _is_media(node: Mapping[str, Any]) -> bool:
     """Whether a typed part holds a medium; a document may hold plain text instead, which is read as such."""
     source = fields(node.get("source"))
-    if source.get("type") in ("text", "content"):
-        return False
-    return True
+    return source.get("type") not in ("text", "content")
 
 
 def _add_object(kind: Kind, node: Mapping[str, Any], prompt: Prompt) -> None:
@@ -185,8 +229,8 @@ def _add_object(kind: Kind, node: Mapping[str, Any], prompt: Prompt) -> None:
                     data = data or value
                 else:
                     pending.append(fields(value))
-            elif isinstance(value, (dict,)) or hasattr(value, "__dict__"):
-                pending.append(fields(value))
+            elif not isinstance(value, (str, bytes, int, float, list)):
+                pending.append(fields(cast("object", value)))
     _add_medium(_kind_of(mime, kind), data, prompt, is_low=is_low)
 
 

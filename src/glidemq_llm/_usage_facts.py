@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from glidemq_llm._read import fields, first_number, items, number, text
 
@@ -17,11 +17,22 @@ _INNER = {"response": "body", "result": "message"}
 # Kept from beside the usage: llama.cpp's counters, Groq's split by model.
 BESIDE = ("timings", "usage_breakdown")
 
-_BARE = (
-    "prompt_tokens completion_tokens input_tokens output_tokens total_tokens inputTokens outputTokens "
-    "promptTokenCount prompt_token_count totalTokenCount total_token_count candidatesTokenCount "
-    "citation_tokens pages_processed"
-).split()
+_BARE = [
+    "prompt_tokens",
+    "completion_tokens",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "inputTokens",
+    "outputTokens",
+    "promptTokenCount",
+    "prompt_token_count",
+    "totalTokenCount",
+    "total_token_count",
+    "candidatesTokenCount",
+    "citation_tokens",
+    "pages_processed",
+]
 
 KEYS = frozenset(
     (
@@ -39,11 +50,20 @@ KEYS = frozenset(
 )
 
 _LOUD_TYPES = frozenset(
-    "message_start message_delta message_stop message response.completed response.incomplete response.failed "
-    "response.output_item.done message-end".split()
+    [
+        "message_start",
+        "message_delta",
+        "message_stop",
+        "message",
+        "response.completed",
+        "response.incomplete",
+        "response.failed",
+        "response.output_item.done",
+        "message-end",
+    ]
 )
 _FINISHED_TYPES = frozenset(
-    "message_stop response.completed response.incomplete response.failed message-end".split()
+    ["message_stop", "response.completed", "response.incomplete", "response.failed", "message-end"]
 )
 _ANSWER_TEXT = ("prompt", "response", "message", "context", "thinking")
 _MAX_DETAILS = 8192
@@ -204,7 +224,7 @@ def stated_cost(usage: Mapping[str, Any]) -> Decimal | None:
         return Decimal(ticks) / 10**10
     cost = usage.get("cost")
     if isinstance(cost, Mapping):
-        return _money(fields(cost).get("total_cost"))
+        return _money(fields(cast("object", cost)).get("total_cost"))
     stated = _money(cost)
     if stated is not None and usage.get("is_byok") is True:
         # With the customer's own key the router states its fee alone; the model is paid for upstream.
@@ -232,7 +252,7 @@ def service_tier(usage: Mapping[str, Any], beside: object) -> str | None:
     )
     tier = own or beside
     if isinstance(tier, Mapping):
-        tier = fields(tier).get("type")
+        tier = fields(cast("object", tier)).get("type")
     name = text(tier)
     return name.lower() if name else None
 

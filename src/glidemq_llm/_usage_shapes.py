@@ -19,6 +19,7 @@ from glidemq_llm._read import EMPTY, fields, first_number, items, number, text
 
 Tokens = dict[str, int]
 Part = tuple[str | None, Tokens]
+Shape = Callable[[Mapping[str, Any], "Context"], list[Part]]
 
 _DEFAULT_WRITE_TTLS = frozenset({"5m", "30m"})
 _TTL_FIELD = re.compile(r"(?:ephemeral|ttl)_(\w+?)_(?:input_)?tokens")
@@ -100,10 +101,8 @@ def _media(details: Mapping[str, Any], suffix: str) -> list[tuple[str, int]]:
     """Tokens by medium. Where they overlap with cached ones, audio yields first, then image, then video."""
     found = dict(fields(details.get("multimodal_tokens")))
     claims = [(f"{medium}_{suffix}", number(value) or 0) for medium, value in found.items()]
-    for medium in ("video", "image", "audio"):
-        if medium not in found:
-            claims.append((f"{medium}_{suffix}", first_number(details, f"{medium}_tokens")))
-    return claims
+    named = [medium for medium in ("video", "image", "audio") if medium not in found]
+    return claims + [(f"{m}_{suffix}", first_number(details, f"{m}_tokens")) for m in named]
 
 
 def _prompt(
@@ -208,7 +207,7 @@ def _sonar(usage: Mapping[str, Any], context: Context) -> list[Part]:
     ]
 
 
-def _total_only(usage: Mapping[str, Any], context: Context) -> list[Part]:
+def _total_only(usage: Mapping[str, Any]) -> list[Part]:
     return [(None, divide(number(usage.get("total_tokens")) or 0, (), "input"))]
 
 
@@ -271,7 +270,7 @@ def _move(parts: list[Part], source: str, target: str, wanted: int) -> None:
 # --- Bedrock Converse, Gemini, Cohere, Ollama, llama.cpp
 
 
-def _bedrock(usage: Mapping[str, Any], context: Context) -> list[Part]:
+def _bedrock(usage: Mapping[str, Any]) -> list[Part]:
     """Each cache figure is sent up to three times under different names; one of them is read."""
     written = first_number(usage, "cacheWriteInputTokens", "cacheWriteInputTokenCount")
     longer: list[tuple[str, int]] = []
@@ -306,7 +305,7 @@ def _by_medium(listed: object) -> Tokens:
     return out
 
 
-def _gemini(usage: Mapping[str, Any], context: Context) -> list[Part]:
+def _gemini(usage: Mapping[str, Any]) -> list[Part]:
     u = _snake_keys(usage)
     media = _by_medium(u.get("prompt_tokens_details") or u.get("prompt_token_details"))
     cached_media = _by_medium(u.get("cache_tokens_details"))
@@ -334,7 +333,7 @@ def _gemini(usage: Mapping[str, Any], context: Context) -> list[Part]:
     return [(None, merged(tokens, divide(max(0, unexplained), (), "other")))]
 
 
-def _cohere(usage: Mapping[str, Any], context: Context) -> list[Part]:
+def _cohere(usage: Mapping[str, Any]) -> list[Part]:
     """Processed tokens where stated, else the invoiced ones (embeddings state no others)."""
     stated = fields(usage.get("tokens")) or fields(usage.get("billed_units"))
     cached = first_number(usage, "cached_tokens") or first_number(stated, "cached_tokens")
@@ -342,51 +341,62 @@ def _cohere(usage: Mapping[str, Any], context: Context) -> list[Part]:
     return [(None, merged(prompt, divide(first_number(stated, "output_tokens"), (), "output")))]
 
 
-def _ollama(usage: Mapping[str, Any], context: Context) -> list[Part]:
+def _ollama(usage: Mapping[str, Any]) -> list[Part]:
     """Zero counts are left out of the wire, so an absent one is 0."""
     prompt = divide(first_number(usage, "prompt_eval_count"), (), "input")
     return [(None, merged(prompt, divide(first_number(usage, "eval_count"), (), "output")))]
 
 
-def _timings(usage: Mapping[str, Any], context: Context) -> list[Part]:
-    counts = {
-        "input": first_number(context.timings, "prompt_n"),
-        "cached_input": first_number(context.timings, "cache_n"),
-        "output": first_number(context.timings, "predicted_n"),
-    }
-    return [(None, {category: count for category, count in counts.items() if count})]
+def _alone(divide_shape: Callable[[Mapping[str, Any]], list[Part]]) -> Shape:
+    """A shape that reads from the usage object all it needs."""
+    return lambda usage, _: divide_shape(usage)
 
 
 def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda usage: any(number(usage.get(name)) is not None for name in names)
 
 
-_GEMINI_FIELDS = (
-    "promptTokenCount prompt_token_count candidatesTokenCount candidates_token_count responseTokenCount "
-    "response_token_count thoughtsTokenCount thoughts_token_count totalTokenCount total_token_count"
-).split()
+_GEMINI_FIELDS = [
+    "promptTokenCount",
+    "prompt_token_count",
+    "candidatesTokenCount",
+    "candidates_token_count",
+    "responseTokenCount",
+    "response_token_count",
+    "thoughtsTokenCount",
+    "thoughts_token_count",
+    "totalTokenCount",
+    "total_token_count",
+]
 
 # In order: the first that matches reads it. `prompt_tokens` comes before the Anthropic names, because gateways add
 # those to an inclusive usage; `total_tokens` tells the Responses API from Anthropic, whose names are the same.
-_SHAPES: tuple[
-    tuple[Callable[[Mapping[str, Any]], bool], Callable[[Mapping[str, Any], Context], list[Part]]],
-    ...,
-] = (
+_SHAPES: tuple[tuple[Callable[[Mapping[str, Any]], bool], Shape], ...] = (
     (_has("citation_tokens"), _sonar),
     (_has("prompt_tokens", "completion_tokens"), _openai),
-    (lambda usage: bool(fields(usage.get("tokens")) or fields(usage.get("billed_units"))), _cohere),
+    (
+        lambda usage: bool(fields(usage.get("tokens")) or fields(usage.get("billed_units"))),
+        _alone(_cohere),
+    ),
     (lambda u: _has("input_tokens", "output_tokens")(u) and _has("total_tokens")(u), _responses),
     (
         lambda u: _has("input_tokens", "output_tokens")(u) or bool(items(u.get("iterations"))),
         _anthropic,
     ),
-    (_has("inputTokens", "outputTokens"), _bedrock),
-    (_has(*_GEMINI_FIELDS), _gemini),
-    (lambda usage: usage.get("done") is True, _ollama),
-    (_has("total_tokens"), _total_only),
+    (_has("inputTokens", "outputTokens"), _alone(_bedrock)),
+    (_has(*_GEMINI_FIELDS), _alone(_gemini)),
+    (lambda usage: usage.get("done") is True, _alone(_ollama)),
+    (_has("total_tokens"), _alone(_total_only)),
 )
 
 
-def split_timings(context: Context) -> list[Part] | None:
+def split_timings(timings: Mapping[str, Any]) -> list[Part] | None:
     """llama.cpp's own counters, for a server that states no usage."""
-    return _timings(EMPTY, context) if _has("prompt_n", "predicted_n")(context.timings) else None
+    if not _has("prompt_n", "predicted_n")(timings):
+        return None
+    counts = {
+        "input": first_number(timings, "prompt_n"),
+        "cached_input": first_number(timings, "cache_n"),
+        "output": first_number(timings, "predicted_n"),
+    }
+    return [(None, {category: count for category, count in counts.items() if count})]

@@ -121,7 +121,7 @@ def _find(name: str) -> Path | None:
 
 
 @lru_cache(maxsize=32)
-def _is_intact(path: Path, changed_at: int, sha256: str) -> bool:
+def _is_intact(path: Path, _changed_at: int, sha256: str) -> bool:
     """Compare the checksum (10 ms), once per version of the file: tiktoken would download a damaged one again."""
     return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from glidemq_core import errors as core
 from glidemq_llm import errors as own
 from glidemq_llm._error_codes import (
+    ANSWERED,
     CLASSES,
     FALLBACK,
     GENERAL_CODES,
@@ -23,6 +24,7 @@ from glidemq_llm._error_codes import (
     NEVER_SENT,
     RETRYABLE,
     STATUS,
+    TELLING_CLASSES,
     USUAL_STATUS,
     VENDOR_MODULES,
     ErrorCategory,
@@ -68,6 +70,7 @@ class _Facts:
     """What can be read off an exception."""
 
     names: tuple[str, ...]
+    cause_names: tuple[str, ...]
     module: str
     message: str
     status: int | None
@@ -78,6 +81,8 @@ class _Facts:
 
 def classify_error(exc: BaseException) -> ErrorInfo:
     """Say what an exception means, whichever library raised it."""
+    if isinstance(exc, BaseExceptionGroup):
+        return classify_error(cast("BaseExceptionGroup[BaseException]", exc).exceptions[0])
     if isinstance(exc, core.GlideMQError):
         return _own_error(exc)
     if isinstance(exc, asyncio.CancelledError):
@@ -97,7 +102,9 @@ def classify_error(exc: BaseException) -> ErrorInfo:
         retry_after=_retry_after(facts, category),
         billed=_may_be_billed(facts, category, in_stream=in_stream),
         in_stream=in_stream,
-        code=facts.codes[0] if facts.codes else None,
+        code=next(
+            (code for code in facts.codes if not code.isdigit()), next(iter(facts.codes), None)
+        ),
         status=status,
     )
 
@@ -151,17 +158,22 @@ def _own_error(exc: core.GlideMQError) -> ErrorInfo:
 
 
 def _facts(exc: BaseException) -> _Facts:
-    kind = type(exc)
     body = _body(exc)
     return _Facts(
-        names=tuple(base.__name__ for base in kind.__mro__),
-        module=kind.__module__.partition(".")[0],
+        names=_names(exc),
+        cause_names=_names(exc.__cause__ or exc.__context__),
+        module=type(exc).__module__.partition(".")[0],
         message=_message(exc, body),
         status=_status(exc, body),
         codes=tuple(dict.fromkeys(_codes(exc, body))),
         headers=_headers(exc),
         body=body,
     )
+
+
+def _names(exc: BaseException | None) -> tuple[str, ...]:
+    """The names of the class and its bases, the most specific first."""
+    return () if exc is None else tuple(base.__name__ for base in type(exc).__mro__)
 
 
 def _attribute(exc: object, name: str) -> Any:
@@ -204,25 +216,21 @@ def _codes(exc: BaseException, body: object) -> Iterator[str]:
     """Every word that may be a code, from the most specific."""
     names = ("error_code", "reason", "code", "Code", "type", "status")
     for error in _error_objects(body):
-        for detail in map(fields, items(error.get("details"))):  # Google: a list of typed details
-            yield from _google_codes(detail)
         for name in names:
             word = _word(error.get(name))
             if word and word != "error":
                 yield word
+        for detail in map(fields, items(error.get("details"))):  # Google: a list of typed details
+            reason = _word(detail.get("reason"))
+            if reason:
+                yield reason
     for name in ("error_code", "code", "type", "status"):
-        word = _word(_attribute(exc, name))
+        value = _attribute(exc, name)
+        if callable(value) and type(exc).__module__.startswith("grpc"):
+            value = getattr(value(), "name", None)
+        word = _word(value)
         if word:
             yield word
-
-
-def _google_codes(detail: Mapping[str, Any]) -> Iterator[str]:
-    for violation in map(fields, items(detail.get("violations"))):
-        if "perday" in str(violation.get("quotaId", "")).lower():
-            yield "quota_exceeded"
-    reason = _word(detail.get("reason"))
-    if reason:
-        yield reason
 
 
 def _word(value: object) -> str | None:
@@ -260,10 +268,10 @@ def _status(exc: BaseException, body: object) -> int | None:
     for error in _error_objects(body):
         candidates += [error.get("status_code"), error.get("code")]
     for value in candidates:
-        if isinstance(value, str) and value.isdigit():
-            value = int(value)
-        if isinstance(value, int) and not isinstance(value, bool) and 200 <= value <= 599:
-            return value
+        is_written = isinstance(value, str) and value.isdigit()
+        status = int(value) if is_written or (isinstance(value, int) and value is not True) else 0
+        if 200 <= status <= 599:
+            return status
     return None
 
 
@@ -284,74 +292,92 @@ def _headers(exc: BaseException) -> object:
 
 
 def _category(facts: _Facts) -> ErrorCategory:
-    specific = [code for code in facts.codes if code.lower() not in GENERAL_CODES]
-    by_code = next((found for code in specific if (found := code_category(code))), None)
-    by_words = _by_words(facts, by_code)
-    by_name = next((CLASSES[name] for name in facts.names if name in CLASSES), None)
-    by_status = STATUS.get(facts.status or 0) or _by_status_class(facts.status)
-    if by_words and by_code in (None, _C.RATE_LIMIT, _C.INVALID_REQUEST):
-        return by_words
-    general = next((found for code in facts.codes if (found := code_category(code))), None)
-    if by_name in (_C.CONTEXT_WINDOW, _C.CONTENT_FILTER, _C.STREAM_INTERRUPTED, _C.BUDGET):
-        # The class says more than the 400 or 500 that the library has put on it.
-        return by_code if by_code in (_C.QUOTA, _C.OVERLOADED, _C.RATE_LIMIT) else by_name
-    found = by_code or (None if by_status is None else by_status) or general or by_name
-    if found is not None:
-        return found
-    return _C.SERVER if facts.module in VENDOR_MODULES else _C.BUG
+    """The first that has an answer, from the most to the least telling."""
+    specific = (code for code in facts.codes if not _is_general(code))
+    general = (code for code in facts.codes if _is_general(code))
+    by_name = _by_class(facts)
+    answers = (
+        _google_quota(facts),
+        next(filter(None, map(code_category, specific)), None),
+        _by_words(facts),
+        by_name if by_name in TELLING_CLASSES else None,
+        _by_status(facts.status),
+        next(filter(None, map(code_category, general)), None),
+        by_name,
+        _C.SERVER if facts.module in VENDOR_MODULES else _C.BUG,
+    )
+    return next(answer for answer in answers if answer is not None)
 
 
-def _by_words(facts: _Facts, by_code: ErrorCategory | None) -> ErrorCategory | None:
-    """What the message says; asked only of errors that the vendor has refused, not of any text with such words."""
+def _is_general(code: str) -> bool:
+    return code.lower() in GENERAL_CODES or (code.isdigit() and len(code) == 3)
+
+
+def _google_quota(facts: _Facts) -> ErrorCategory | None:
+    """Google has one code for a minute's limit and for a spent day; what was violated tells them apart."""
+    details = [
+        fields(d) for error in _error_objects(facts.body) for d in items(error.get("details"))
+    ]
+    violated = [str(fields(v).get("quotaId")) for d in details for v in items(d.get("violations"))]
+    if any("perday" in quota.lower() for quota in violated):
+        return _C.QUOTA
+    has_delay = any("retryDelay" in detail for detail in details)
+    return _C.RATE_LIMIT if facts.status == 429 and (has_delay or violated) else None
+
+
+def _by_words(facts: _Facts) -> ErrorCategory | None:
+    """What the message says; asked only of errors of vendors, not of any text that has such words in it."""
     if facts.status is None and not facts.codes and facts.module not in VENDOR_MODULES:
         return None
+    is_refused = facts.status is not None and 400 <= facts.status < 500 and facts.status != 429
     for pattern, category in MESSAGES:
+        if is_refused and category is _C.OVERLOADED:
+            continue  # a refused request may well talk about overloading
         if pattern.search(facts.message):
             return category
     return None
 
 
-def _by_status_class(status: int | None) -> ErrorCategory | None:
+def _by_status(status: int | None) -> ErrorCategory | None:
     if status is None or status < 400:
         return None
-    return _C.SERVER if status >= 500 else _C.INVALID_REQUEST
+    return STATUS.get(status, _C.SERVER if status >= 500 else _C.INVALID_REQUEST)
+
+
+def _by_class(facts: _Facts) -> ErrorCategory | None:
+    """The class, and for an SDK's wrapper what it wraps: a cut stream looks like any failed connection."""
+    named = next((CLASSES[name] for name in facts.names if name in CLASSES), None)
+    wrapped = next((CLASSES[name] for name in facts.cause_names if name in CLASSES), None)
+    found = wrapped if named is _C.CONNECTION and wrapped is _C.STREAM_INTERRUPTED else named
+    if found is _C.STREAM_INTERRUPTED and "without sending a response" in facts.message:
+        return _C.CONNECTION  # closed before there was a stream
+    return found
 
 
 def _is_in_stream(facts: _Facts, category: ErrorCategory) -> bool:
-    """An error inside a stream: status 200 (Anthropic), or an API error with a body but no status (OpenAI)."""
-    if facts.status == 200 or category is _C.STREAM_INTERRUPTED:
-        return True
-    is_status_error = "APIStatusError" in facts.names or "ClientError" in facts.names
+    """Whether the answer had begun: status 200 (Anthropic), or a bare API error with a body (OpenAI)."""
+    if facts.names[0] == "APIResponseValidationError":
+        return False
+    is_bare = facts.names[0] == "APIError" and facts.body is not None and facts.status is None
     return (
-        facts.body is not None
-        and "APIError" in facts.names
-        and not is_status_error
-        and _has_no_response(facts)
+        facts.status == 200
+        or is_bare
+        or category is _C.STREAM_INTERRUPTED
+        or "EventStreamError" in facts.names
     )
 
 
-def _has_no_response(facts: _Facts) -> bool:
-    return not facts.headers
-
-
 def _may_be_billed(facts: _Facts, category: ErrorCategory, *, in_stream: bool) -> bool:
-    if in_stream or category in (_C.REFUSAL, _C.CANCELLED):
-        return True
-    if category is _C.CONNECTION:
-        return not NEVER_SENT.intersection(facts.names) and not _never_connected(facts)
+    """Whether the vendor can have begun to work; a request that it has refused is free."""
+    if not NEVER_SENT.isdisjoint((*facts.names, *facts.cause_names)):
+        return False
     if category is _C.TIMEOUT:
-        return facts.status != 408
-    # The model has answered in full; it is the SDK that rejects the answer.
-    answered = {
-        "LengthFinishReasonError",
-        "ContentFilterFinishReasonError",
-        "APIResponseValidationError",
-    }
-    return bool(answered.intersection(facts.names)) or "JSONDecodeError" in facts.names
-
-
-def _never_connected(facts: _Facts) -> bool:
-    return "ConnectionRefusedError" in facts.names
+        return not (facts.status == 408 and "APIStatusError" in facts.names)
+    return (
+        in_stream
+        or category in (_C.CONNECTION, _C.REFUSAL)
+        or bool(ANSWERED.intersection(facts.names))
+    )
 
 
 def _retry_after(facts: _Facts, category: ErrorCategory) -> float | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import Any, cast
 
 _DAY = 86_400.0
@@ -247,7 +248,7 @@ def _float(value: str | None) -> float | None:
         amount = float(value or "")
     except ValueError:
         return None
-    return amount if amount == amount and abs(amount) != float("inf") else None
+    return amount if isfinite(amount) else None
 
 
 def _http_date(value: str | None) -> datetime | None:

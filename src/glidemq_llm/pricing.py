@@ -171,10 +171,12 @@ class Pricing:
         override = override_card(self.overrides, question)
         if override is not None:
             yield override
-        for table in (genai_card, lambda q: litellm_card(q, self.litellm_prices)):
-            card = table(question)
-            if card is not None:
-                yield card
+        known = genai_card(question)
+        if known is not None:
+            yield known
+        listed = litellm_card(question, self.litellm_prices)
+        if listed is not None:
+            yield listed
 
 
 def _billable(usage: Usage) -> list[tuple[str | None, Mapping[str, int]]]:

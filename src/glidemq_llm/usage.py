@@ -80,8 +80,9 @@ class Usage:
 
         Args:
             input: Estimated prompt tokens; used if no prompt figure is known.
-            output, reasoning: Tokens counted in the text that was received. A running total of the vendor is kept
-                where it is higher.
+            output: Tokens counted in the text that was received. A running total of the vendor is kept where it
+                is higher.
+            reasoning: The same for the thinking that was received.
         """
         if self.status == "complete":
             return self
@@ -187,10 +188,9 @@ class UsageAccumulator:
             timings=self._facts.get("timings", EMPTY),
             breakdown=self._facts.get("usage_breakdown", EMPTY),
         )
-        parts = split_tokens(self._usage_as_known(), context) or split_timings(context)
+        parts = split_tokens(self._usage_as_known(), context) or split_timings(context.timings)
         counts = facts.counts(self._usage, self._searches)
-        stated = parts is not None or bool(counts)
-        status = self._status(stated=stated, whole=whole)
+        status = self._status(tokens=parts is not None, counts=bool(counts), whole=whole)
         tokens = merged(*(part for _, part in parts or ()))
         return Usage(
             tokens=tokens,
@@ -254,14 +254,14 @@ class UsageAccumulator:
             if key not in ("output_tokens", "iterations")
         }
 
-    def _status(self, *, stated: bool, whole: bool) -> Status:
-        if not stated:
+    def _status(self, *, tokens: bool, counts: bool, whole: bool) -> Status:
+        if not tokens and not counts:
             return "missing"
-        if whole and not self._has_cursor:
-            return "complete"
         if self._has_cursor:
             return "partial"
-        needs_finish = self._is_running or facts.is_gemini(self._usage)
+        if whole:
+            return "complete"
+        needs_finish = self._is_running or not tokens or facts.is_gemini(self._usage)
         return "partial" if needs_finish and not self._is_finished else "complete"
 
 

@@ -1,0 +1,77 @@
+"""What the translators of all APIs share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from glidemq_llm._read import fields, plain, text
+from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
+
+NOTHING: list[Piece] = []
+_INDEX = tuple({"index": str(number)} for number in range(16))
+
+
+class Base:
+    """What all translators share."""
+
+    def __init__(self) -> None:
+        self.finish: Finish | None = None
+        self.open_tools: dict[str, str] = {}
+
+    def is_terminal(self, event: object) -> bool:
+        return self.finish_of(fields(event)) is not None
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        raise NotImplementedError
+
+    def note_finish(self, event: Mapping[str, Any]) -> None:
+        found = self.finish_of(event)
+        if found is not None and (self.finish is None or found.reason is not FinishReason.UNKNOWN):
+            self.finish = found
+
+    def close_tools(self) -> list[Piece]:
+        closed = [tool_done(index, call_id) for index, call_id in self.open_tools.items()]
+        self.open_tools.clear()
+        return closed
+
+    def open_tool(self, index: str, call_id: str, name: str, arguments: str = "") -> Piece:
+        self.open_tools[index] = call_id
+        return tool_piece(arguments, index=index, id=call_id, name=name)
+
+    def more_tool(self, index: str, arguments: str) -> Piece:
+        return tool_piece(arguments, index=index, id=self.open_tools.get(index, ""))
+
+
+def tool_piece(arguments: str, **named: str) -> Piece:
+    return Piece(
+        ChunkType.TOOL_CALL, arguments, {name: value for name, value in named.items() if value}
+    )
+
+
+def tool_done(index: str, call_id: str) -> Piece:
+    return tool_piece("", index=index, id=call_id, done="1")
+
+
+def encoded(value: object) -> str:
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(plain(value), ensure_ascii=False, default=str)
+    )
+
+
+def at_index(index: object) -> Mapping[str, str]:
+    return (
+        _INDEX[index]
+        if isinstance(index, int) and 0 <= index < len(_INDEX)
+        else {"index": str(index or 0)}
+    )
+
+
+def error_piece(error: object) -> Piece:
+    body = fields(error)
+    message = text(body.get("message")) or text(error) or encoded(error)
+    code = body.get("code") or body.get("type")
+    return Piece(ChunkType.ERROR, message, {"code": str(code)} if code else {})

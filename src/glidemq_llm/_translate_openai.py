@@ -1,0 +1,176 @@
+"""The streams of OpenAI's two APIs, and of everybody who speaks them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from glidemq_llm._read import fields, items, text
+from glidemq_llm._translate import (
+    NOTHING,
+    Base,
+    at_index,
+    encoded,
+    error_piece,
+    tool_done,
+)
+from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
+
+
+class ChatTranslator(Base):
+    """OpenAI chat completions and the many that speak it: Azure, Groq, DeepSeek, Mistral, OpenRouter, vLLM, ..."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of a chunk; the delta of an ordinary token takes the short way."""
+        chunk = fields(event)
+        choices = chunk.get("choices")
+        if not choices:
+            return self._without_choices(chunk)
+        pieces: list[Piece] = []
+        for choice in choices:
+            one = fields(choice)
+            delta = fields(one.get("delta"))
+            content = delta.get("content")
+            if content.__class__ is str and content:
+                pieces.append(Piece("content", content, at_index(one.get("index"))))
+            elif content:
+                pieces += _content_parts(content, at_index(one.get("index")))
+            # Two lookups tell most deltas from those with anything else in them.
+            if len(delta) > 1 or not content:
+                pieces += self._rest(one, delta)
+            if one.get("finish_reason"):
+                self.note_finish(chunk)
+                pieces += self.close_tools()
+        return pieces
+
+    def _without_choices(self, chunk: Mapping[str, Any]) -> list[Piece]:
+        if "data" in chunk and "choices" not in chunk:  # the Mistral SDK's envelope
+            return self.translate(chunk["data"])
+        if chunk.get("error"):
+            self.finish = Finish(FinishReason.ERROR, "error")
+            return [error_piece(chunk["error"])]
+        return NOTHING
+
+    def _rest(self, choice: Mapping[str, Any], delta: Mapping[str, Any]) -> list[Piece]:
+        pieces: list[Piece] = []
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if isinstance(reasoning, str):
+            pieces.append(Piece(ChunkType.REASONING, reasoning, at_index(choice.get("index"))))
+        if delta.get("refusal"):
+            pieces.append(Piece(ChunkType.REFUSAL, str(delta["refusal"])))
+        legacy = choice.get("text")
+        if isinstance(legacy, str) and legacy:  # the old completions API has no delta
+            pieces.append(Piece(ChunkType.CONTENT, legacy, at_index(choice.get("index"))))
+        pieces += [self._tool_call(fields(call)) for call in items(delta.get("tool_calls"))]
+        notes = items(delta.get("annotations"))
+        pieces += [Piece(ChunkType.CITATION, encoded(note)) for note in notes]
+        if choice.get("error"):
+            pieces.append(error_piece(choice["error"]))
+        return pieces
+
+    def _tool_call(self, call: Mapping[str, Any]) -> Piece:
+        function = fields(call.get("function"))
+        index = str(call.get("index") or 0)
+        call_id = text(call.get("id")) or ""
+        if call_id == "null":  # seen at Mistral
+            call_id = ""
+        name = text(function.get("name"))
+        arguments = function.get("arguments") or ""
+        if name:
+            return self.open_tool(index, call_id, name, encoded(arguments) if arguments else "")
+        return self.more_tool(index, encoded(arguments) if arguments else "")
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        for choice in items(event.get("choices")):
+            raw = text(fields(choice).get("finish_reason"))
+            if raw:
+                return Finish(finish_reason(raw), raw)
+        data = event.get("data")
+        return self.finish_of(fields(data)) if data is not None and "choices" not in event else None
+
+
+def _content_parts(content: object, at: Mapping[str, str]) -> list[Piece]:
+    """Mistral's deltas may be lists of parts, of which some are thinking."""
+    pieces: list[Piece] = []
+    for part in map(fields, items(content)):
+        thinking = part.get("thinking")
+        if isinstance(thinking, str):
+            pieces.append(Piece(ChunkType.REASONING, thinking, at))
+        thoughts = [text(fields(inner).get("text")) for inner in items(thinking)]
+        pieces += [Piece(ChunkType.REASONING, thought, at) for thought in thoughts if thought]
+        if part.get("text"):
+            pieces.append(Piece(ChunkType.CONTENT, str(part["text"]), at))
+        elif part.get("type") == "reference":
+            pieces.append(Piece(ChunkType.CITATION, encoded(part)))
+    return pieces
+
+
+class ResponsesTranslator(Base):
+    """The OpenAI Responses API."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of an event."""
+        e = fields(event)
+        kind = e.get("type")
+        at = at_index(e.get("output_index"))
+        index = at["index"]
+        match kind:
+            case "response.output_text.delta":
+                return [Piece("content", e.get("delta") or "", at)]
+            case "response.reasoning_text.delta":
+                return [Piece("reasoning", e.get("delta") or "", {**at, "kind": "text"})]
+            case "response.reasoning_summary_text.delta":
+                return [Piece("reasoning", e.get("delta") or "", {**at, "kind": "summary"})]
+            case "response.refusal.delta":
+                return [Piece("refusal", e.get("delta") or "", at)]
+            case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
+                return [self.more_tool(index, e.get("delta") or "")]
+            case "response.output_item.added":
+                return self._item(index, fields(e.get("item")))
+            case "response.function_call_arguments.done" | "response.custom_tool_call_input.done":
+                return [tool_done(index, self.open_tools.pop(index, ""))]
+            case "response.output_text.annotation.added":
+                return [Piece(ChunkType.CITATION, encoded(e.get("annotation")))]
+            case (
+                "error"
+                | "response.completed"
+                | "response.incomplete"
+                | "response.failed"
+                | "response.cancelled"
+            ):
+                return self._end(e)
+            case _:
+                return NOTHING
+
+    def _item(self, index: str, item: Mapping[str, Any]) -> list[Piece]:
+        if item.get("type") not in ("function_call", "custom_tool_call"):
+            return NOTHING
+        return [
+            self.open_tool(index, text(item.get("call_id")) or "", text(item.get("name")) or "")
+        ]
+
+    def _end(self, event: Mapping[str, Any]) -> list[Piece]:
+        self.note_finish(event)
+        if event.get("type") == "error":
+            return [error_piece(event.get("error") or event)]
+        failure = fields(event.get("response")).get("error")
+        return [error_piece(failure)] if failure else NOTHING
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        response = fields(event.get("response"))
+        match event.get("type"):
+            case "response.completed":
+                calls = any(
+                    fields(item).get("type") == "function_call"
+                    for item in items(response.get("output"))
+                )
+                return Finish(FinishReason.TOOL_CALLS if calls else FinishReason.STOP, "completed")
+            case "response.incomplete":
+                raw = text(fields(response.get("incomplete_details")).get("reason")) or "incomplete"
+                return Finish(finish_reason(raw), raw)
+            case "response.failed" | "error":
+                return Finish(FinishReason.ERROR, "failed")
+            case "response.cancelled":
+                return Finish(FinishReason.CANCELLED, "cancelled")
+            case _:
+                return None

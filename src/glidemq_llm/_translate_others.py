@@ -1,0 +1,287 @@
+"""The streams of Anthropic, Gemini, Cohere, Ollama and Bedrock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from glidemq_llm._read import fields, items, text
+from glidemq_llm._translate import (
+    NOTHING,
+    Base,
+    at_index,
+    encoded,
+    error_piece,
+    tool_done,
+    tool_piece,
+)
+from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
+
+
+class AnthropicTranslator(Base):
+    """Anthropic messages; Bedrock's and Vertex' Anthropic models included."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of an event."""
+        e = fields(event)
+        match e.get("type"):
+            case "content_block_delta":
+                return self._delta(fields(e.get("delta")), at_index(e.get("index")))
+            case "content_block_start":
+                return self._block(fields(e.get("content_block")), at_index(e.get("index")))
+            case "content_block_stop":
+                index = at_index(e.get("index"))["index"]
+                if index in self.open_tools:
+                    return [tool_done(index, self.open_tools.pop(index))]
+                return NOTHING
+            case "message_delta" | "message_stop":
+                self.note_finish(e)
+                return self._refusal(e)
+            case "error":
+                self.note_finish(e)
+                return [error_piece(e.get("error"))]
+            case _:
+                return NOTHING
+
+    def _delta(self, delta: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
+        match delta.get("type"):
+            case "text_delta":
+                return [Piece("content", delta.get("text") or "", at)]
+            case "thinking_delta":
+                return [Piece("reasoning", delta.get("thinking") or "", at)]
+            case "input_json_delta":
+                arguments = delta.get("partial_json") or ""
+                return [self.more_tool(at["index"], arguments)] if arguments else NOTHING
+            case "citations_delta":
+                return [Piece(ChunkType.CITATION, encoded(delta.get("citation")), at)]
+            case _:
+                return NOTHING
+
+    def _block(self, block: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
+        kind = str(block.get("type"))
+        if kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+            call_id, name = text(block.get("id")) or "", text(block.get("name")) or ""
+            return [self.open_tool(at["index"], call_id, name)]
+        if kind.endswith("_tool_result"):
+            call_id = text(block.get("tool_use_id")) or ""
+            return [Piece(ChunkType.TOOL_RESULT, encoded(block.get("content")), {"id": call_id})]
+        if kind == "text" and block.get("text"):
+            return [Piece(ChunkType.CONTENT, str(block["text"]), at)]
+        return NOTHING
+
+    def _refusal(self, event: Mapping[str, Any]) -> list[Piece]:
+        delta = fields(event.get("delta"))
+        if delta.get("stop_reason") != "refusal":
+            return NOTHING
+        details = fields(delta.get("stop_details"))
+        return [
+            Piece(
+                ChunkType.REFUSAL,
+                text(details.get("explanation")) or text(details.get("category")) or "",
+            )
+        ]
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        match event.get("type"):
+            case "message_delta":
+                raw = text(fields(event.get("delta")).get("stop_reason"))
+                return Finish(finish_reason(raw), raw) if raw else None
+            case "message_stop":
+                return Finish(FinishReason.UNKNOWN, "message_stop")
+            case "error":
+                return Finish(FinishReason.ERROR, "error")
+            case _:
+                return None
+
+
+class GeminiTranslator(Base):
+    """Gemini and Vertex `generateContent`; the SDK's snake case and the wire's camel case."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of a chunk; function calls come whole."""
+        e = fields(event)
+        pieces: list[Piece] = []
+        for candidate in map(fields, items(e.get("candidates"))):
+            at = at_index(candidate.get("index"))
+            for part in items(fields(candidate.get("content")).get("parts")):
+                pieces += self._part(fields(part), at)
+            grounding = candidate.get("groundingMetadata") or candidate.get("grounding_metadata")
+            if grounding:
+                pieces.append(Piece(ChunkType.CITATION, encoded(grounding)))
+        blocked = _block_reason(e)
+        if blocked:
+            pieces.append(Piece(ChunkType.REFUSAL, blocked))
+        if e.get("error"):
+            pieces.append(error_piece(e["error"]))
+        self.note_finish(e)
+        return pieces
+
+    def _part(self, part: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
+        written = part.get("text")
+        if isinstance(written, str) and written:
+            return [Piece("reasoning" if part.get("thought") else "content", written, at)]
+        call = fields(part.get("functionCall") or part.get("function_call"))
+        if call:
+            index = str(len(self.open_tools))
+            self.open_tools[index] = ""
+            name, call_id = text(call.get("name")) or "", text(call.get("id")) or ""
+            return [
+                tool_piece(
+                    encoded(call.get("args") or {}), index=index, id=call_id, name=name, done="1"
+                )
+            ]
+        result = part.get("codeExecutionResult") or part.get("code_execution_result")
+        return [Piece(ChunkType.TOOL_RESULT, encoded(result), at)] if result else NOTHING
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        for candidate in map(fields, items(event.get("candidates"))):
+            raw = text(candidate.get("finishReason") or candidate.get("finish_reason"))
+            if raw and raw != "FINISH_REASON_UNSPECIFIED":
+                reason = finish_reason(raw)
+                if reason is FinishReason.STOP and self.open_tools:
+                    reason = FinishReason.TOOL_CALLS  # Gemini says STOP after function calls too
+                return Finish(reason, raw)
+        blocked = _block_reason(event)
+        if blocked:
+            return Finish(FinishReason.CONTENT_FILTER, blocked)
+        return Finish(FinishReason.ERROR, "error") if event.get("error") else None
+
+
+def _block_reason(event: Mapping[str, Any]) -> str | None:
+    feedback = fields(event.get("promptFeedback") or event.get("prompt_feedback"))
+    return text(feedback.get("blockReason") or feedback.get("block_reason"))
+
+
+class CohereTranslator(Base):
+    """Cohere chat, version 2."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of an event."""
+        e = fields(event)
+        at = at_index(e.get("index"))
+        message = fields(fields(e.get("delta")).get("message"))
+        match e.get("type"):
+            case "content-delta" | "content-start":
+                return _cohere_content(fields(message.get("content")), at)
+            case "tool-plan-delta":
+                return [Piece(ChunkType.REASONING, str(message.get("tool_plan") or ""), at)]
+            case "tool-call-start":
+                call = fields(message.get("tool_calls"))
+                function = fields(call.get("function"))
+                call_id, name = text(call.get("id")) or "", text(function.get("name")) or ""
+                return [
+                    self.open_tool(
+                        at["index"], call_id, name, text(function.get("arguments")) or ""
+                    )
+                ]
+            case "tool-call-delta":
+                function = fields(fields(message.get("tool_calls")).get("function"))
+                return [self.more_tool(at["index"], text(function.get("arguments")) or "")]
+            case "tool-call-end":
+                return [tool_done(at["index"], self.open_tools.pop(at["index"], ""))]
+            case "citation-start":
+                return [Piece(ChunkType.CITATION, encoded(message.get("citations")))]
+            case "message-end":
+                self.note_finish(e)
+                failure = fields(e.get("delta")).get("error")
+                return [error_piece(failure)] if failure else NOTHING
+            case _:
+                return NOTHING
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        if event.get("type") != "message-end":
+            return None
+        raw = text(fields(event.get("delta")).get("finish_reason")) or "complete"
+        return Finish(finish_reason(raw), raw)
+
+
+def _cohere_content(content: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
+    pieces: list[Piece] = []
+    if content.get("thinking"):
+        pieces.append(Piece(ChunkType.REASONING, str(content["thinking"]), at))
+    if content.get("text"):
+        pieces.append(Piece(ChunkType.CONTENT, str(content["text"]), at))
+    return pieces
+
+
+class OllamaTranslator(Base):
+    """Ollama's own API, `/api/chat` and `/api/generate`."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of a line; tool calls come whole."""
+        e = fields(event)
+        message = fields(e.get("message"))
+        pieces: list[Piece] = []
+        thinking = message.get("thinking") or e.get("thinking")
+        if thinking:
+            pieces.append(Piece(ChunkType.REASONING, str(thinking), at_index(0)))
+        written = message.get("content") or e.get("response")
+        if isinstance(written, str) and written:
+            pieces.append(Piece(ChunkType.CONTENT, written, at_index(0)))
+        for call in map(fields, items(message.get("tool_calls"))):
+            function = fields(call.get("function"))
+            index = str(len(self.open_tools))
+            self.open_tools[index] = ""
+            arguments = encoded(function.get("arguments") or {})
+            pieces.append(
+                tool_piece(arguments, index=index, name=text(function.get("name")) or "", done="1")
+            )
+        if e.get("error"):
+            pieces.append(error_piece(e["error"]))
+        self.note_finish(e)
+        return pieces
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        if event.get("error"):
+            return Finish(FinishReason.ERROR, "error")
+        if event.get("done") is not True:
+            return None
+        raw = text(event.get("done_reason")) or "stop"
+        reason = finish_reason(raw)
+        if reason is FinishReason.STOP and self.open_tools:
+            reason = FinishReason.TOOL_CALLS
+        return Finish(reason, raw)
+
+
+class BedrockTranslator(Base):
+    """Bedrock `converse_stream`."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """The pieces of an event."""
+        e = fields(event)
+        if "contentBlockDelta" in e:
+            block = fields(e["contentBlockDelta"])
+            return self._delta(fields(block.get("delta")), at_index(block.get("contentBlockIndex")))
+        if "contentBlockStart" in e:
+            block = fields(e["contentBlockStart"])
+            tool = fields(fields(block.get("start")).get("toolUse"))
+            index = at_index(block.get("contentBlockIndex"))["index"]
+            call_id, name = text(tool.get("toolUseId")) or "", text(tool.get("name")) or ""
+            return [self.open_tool(index, call_id, name)] if tool else NOTHING
+        if "contentBlockStop" in e:
+            index = at_index(fields(e["contentBlockStop"]).get("contentBlockIndex"))["index"]
+            if index in self.open_tools:
+                return [tool_done(index, self.open_tools.pop(index))]
+            return NOTHING
+        self.note_finish(e)
+        failure = next((name for name in e if name.endswith("Exception")), None)
+        return [error_piece({"code": failure, **fields(e[failure])})] if failure else NOTHING
+
+    def _delta(self, delta: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
+        if delta.get("text"):
+            return [Piece("content", str(delta["text"]), at)]
+        reasoning = fields(delta.get("reasoningContent"))
+        if reasoning.get("text"):
+            return [Piece("reasoning", str(reasoning["text"]), at)]
+        tool = fields(delta.get("toolUse"))
+        if tool:
+            return [self.more_tool(at["index"], text(tool.get("input")) or "")]
+        citation = delta.get("citation")
+        return [Piece(ChunkType.CITATION, encoded(citation), at)] if citation else NOTHING
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        if "messageStop" in event:
+            raw = text(fields(event["messageStop"]).get("stopReason")) or "end_turn"
+            return Finish(finish_reason(raw), raw)
+        failed = any(name.endswith("Exception") for name in event)
+        return Finish(FinishReason.ERROR, "exception") if failed else None
