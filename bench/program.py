@@ -172,6 +172,27 @@ async def read(url: str, streams: int) -> None:
         say({"latencies": latencies, "cpu_us": (cpu() - used) / len(latencies) * 1e6})
 
 
+async def hold(url: str, count: int) -> None:
+    """Run `count` jobs that go on until the input ends; 0 is an idle worker."""
+    running = 0
+    ended = asyncio.Event()
+
+    async def handler(_job: object) -> None:
+        nonlocal running
+        running += 1
+        if running == count:
+            say({"running": running})
+        await ended.wait()
+
+    async with Queue("bench", connection=url) as queue:
+        await queue.add_many([NewJob(name="hold") for _ in range(count)])
+        async with Worker("bench", handler, connection=url, concurrency=max(1, count)):
+            if not count:
+                say({"running": 0})
+            await stdin_ends()
+            ended.set()
+
+
 COMMANDS = {
     "fill": (fill, (int,)),
     "drain": (drain, (int, int, int, float)),
@@ -181,6 +202,7 @@ COMMANDS = {
     "append": (append, (int, int)),
     "write": (write, (int, float, float)),
     "read": (read, (int,)),
+    "hold": (hold, (int,)),
 }
 
 

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     quick = "--quick" in sys.argv[1:]
     for aof in [[]] if quick else [[], ["--aof"]]:
-        for script in ("throughput.py", "latency.py", "streams.py"):
+        for script in ("throughput.py", "latency.py", "streams.py", "quiet.py"):
             runs = ["--runs", "1"] if quick else []
             subprocess.run([sys.executable, str(HERE / script), *aof, *runs], check=True)
 
