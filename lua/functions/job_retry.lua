@@ -12,7 +12,8 @@ local reply = require('lib.reply')
 
 local RESET = {
   'attempt', 'stalled', 'lost', 'cancel_requested', 'result', 'error', 'reason', 'finished_at', 'started_at',
-  'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'fallback_index', 'progress', 'update',
+  'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'hops', 'progress',
+  'update',
 }
 
 local function job_retry(keys, args)

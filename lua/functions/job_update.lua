@@ -1,6 +1,6 @@
 --- job_update: what a running job says about itself: progress, log lines, new data. Fenced by its token.
 -- keys   1  root of the queue
--- args   1  map {id, token, n: int, progress?: json str, log?: [str], data?: json str}
+-- args   1  map {id, token, n: int, progress?: json str, log?: [str], data?: json str, hops?: json str}
 --           `n` counts the updates of the run: one that was applied is not applied again
 -- reply  1 applied, 0 applied before
 -- error  ARG GONE STALE
@@ -35,7 +35,7 @@ local function job_update(keys, args)
     return 0
   end
   local fields = { 'update', record.run .. ':' .. num.text(n), 'started_run', record.run }
-  for _, name in ipairs({ 'progress', 'data' }) do
+  for _, name in ipairs({ 'progress', 'data', 'hops' }) do
     if map[name] then
       fields[#fields + 1] = name
       fields[#fields + 1] = map[name]

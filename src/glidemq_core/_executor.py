@@ -52,6 +52,7 @@ class Executor:
         finally:
             if timers is not None:
                 timers.close()
+            await job.exit()
         if run.stop_reason is not None and run.stop_reason != "shutdown":
             return self._stopped(run) or outcomes.of_result(value, run.claim.attempt)
         return outcomes.of_result(value, run.claim.attempt)

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from .context import RunningJob
+from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
 from .errors import LeaseLost
 
 T = TypeVar("T")
@@ -52,6 +52,12 @@ class ThreadJob:
         """See RunningJob.report_usage."""
         return self._do(self._job.report_usage(model=model, tokens=tokens, **more))
 
+    def book(self, *, model: str, tokens: Mapping[str, int], **more: Any) -> bool:
+        """Report usage although the run may have been stopped: that money is gone."""
+        return asyncio.run_coroutine_threadsafe(
+            self._job.report_usage(model=model, tokens=tokens, **more), self._loop
+        ).result()
+
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         if self._job.cancelled:
             work.close()
@@ -70,6 +76,8 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
     loop = asyncio.get_running_loop()
     done: asyncio.Future[object] = loop.create_future()
     context = contextvars.copy_context()
+    blocking = ThreadJob(job, loop)
+    context.run(_current.set, blocking)
 
     def deliver(result: object, error: BaseException | None) -> None:
         if not done.done():
@@ -82,7 +90,7 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
         result: object = None
         error: BaseException | None = None
         try:
-            result = context.run(function, ThreadJob(job, loop))
+            result = context.run(function, blocking)
         except BaseException as caught:  # carried over to the loop, whatever it is
             # StopIteration can't be set on a future
             error = RuntimeError(repr(caught)) if isinstance(caught, StopIteration) else caught

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import json
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from importlib import metadata
@@ -223,10 +224,17 @@ def worker(
 # -- the embedded server ----------------------------------------------------
 
 
-@server_app.command("url")
-def server_url(folder: Folder = None) -> None:
-    """Start the folder's server if it is not running, and print its URL."""
-    print(_embedded().ensure_running(folder))
+@server_app.command("run")
+def server_run(folder: Folder = None) -> None:
+    """Keep the folder's server running until Ctrl-C, and print its URL.
+
+    Not needed by programs, which start it themselves; it keeps the server up while none of them runs.
+    """
+    print(_embedded().ensure_running(folder), flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return
 
 
 @server_app.command("status")
@@ -238,7 +246,7 @@ def server_status(folder: Folder = None) -> None:
 @server_app.command("stop")
 def server_stop(folder: Folder = None) -> None:
     """Stop the folder's server, also if it is in use. Its data stay."""
-    _embedded().stop(folder)
+    print("stopped" if _embedded().stop(folder) else "was not running")
 
 
 # -- below the commands -----------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -12,16 +13,18 @@ from ._chunk_writer import ChunkWriter
 from ._client import Client
 from ._run import Run
 from ._units import Money, to_nano, whole
-from .errors import InvalidOption, LeaseLost
+from .errors import GlideMQError, InvalidOption, LeaseLost
 
-_current: ContextVar[RunningJob | None] = ContextVar("glidemq_current_job", default=None)
+logger = logging.getLogger(__name__)
+
+_current: ContextVar[Any] = ContextVar("glidemq_current_job", default=None)
 
 _LOG_BYTES: Final = 4096
 _MISSING: Final = object()
 
 
-def current_job() -> RunningJob | None:
-    """The job whose handler is running here, or None outside of a handler."""
+def current_job() -> Any:
+    """The job whose handler is running here (a RunningJob; in the thread of a sync handler a ThreadJob), else None."""
     return _current.get()
 
 
@@ -51,7 +54,7 @@ class RunningJob:
         id, name: As added.
     """
 
-    __slots__ = ("_calls", "_data", "_host", "_run", "fallback_index", "id", "name")
+    __slots__ = ("_calls", "_data", "_exits", "_host", "_run", "fallback_index", "id", "name")
 
     def __init__(self, run: Run, host: Host) -> None:
         self.id = run.id
@@ -61,6 +64,7 @@ class RunningJob:
         self._host = host
         self._data: Any = _MISSING
         self._calls = 0
+        self._exits: list[Callable[[], Awaitable[object]]] | None = None
 
     @property
     def data(self) -> Any:
@@ -93,6 +97,11 @@ class RunningJob:
     def cancelled(self) -> bool:
         """Has the run been stopped (cancelled, timed out, lease lost)? For handlers in threads to look at."""
         return self._run.stop_reason is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Is this run no longer the job's current run? Then nothing it writes is accepted, but for its usage."""
+        return self._run.stop_reason == "lease_lost"
 
     @property
     def fallbacks(self) -> Sequence[Mapping[str, Any]]:
@@ -191,6 +200,29 @@ class RunningJob:
             "entry": _codec.dumps(entry, "usage", limit=65_536),
         }
         return await self._host.client.call("job_usage", self._host.root, args) == 1
+
+    async def reset_stream(self, reason: str, *, call: str) -> None:
+        """Tell readers to drop what one model call has written (everything since its `start` chunk)."""
+        self._check_lease()
+        self._host.writer.put(self._run, "reset", reason, {"call": call})
+
+    async def note_hops(self, hops: Sequence[Mapping[str, object]]) -> None:
+        """Keep on the job which models were tried, and why they were left: the whole list each time."""
+        await self._update({"hops": _codec.dumps(list(hops), "hops", limit=65_536)})
+
+    def on_exit(self, callback: Callable[[], Awaitable[object]]) -> None:
+        """Have `callback` awaited when the handler has ended, however it did, before its outcome is handed in."""
+        if self._exits is None:
+            self._exits = []
+        self._exits.append(callback)
+
+    async def exit(self) -> None:
+        """Run the callbacks of `on_exit`, last first. The worker does this."""
+        for callback in reversed(self._exits or ()):
+            try:
+                await callback()
+            except GlideMQError as error:
+                logger.warning("job %s: clearing up after its handler failed: %s", self.id, error)
 
     def next_call_id(self) -> str:
         """A new id for a model call: job/run/n. Make it before the call, report it after."""

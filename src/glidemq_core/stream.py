@@ -83,12 +83,16 @@ def kept_text(chunks: Iterable[Chunk], type: str = "content") -> str:
     """The text that stands after all resets: what a reader should show. Equals the result's text."""
     kept: list[Chunk] = []
     for chunk in chunks:
-        if chunk.type == "reset":
-            upto = _order(str((chunk.fields or {}).get("keep_upto", "0")))
+        facts = chunk.fields or {}
+        if chunk.type == "reset" and "call" in facts:
+            starts = [i for i, one in enumerate(kept) if one.type == "start" and (one.fields or {}).get("call") == facts["call"]]
+            del kept[starts[-1] if starts else len(kept) :]
+        elif chunk.type == "reset":
+            upto = _order(str(facts.get("keep_upto", "0")))
             kept = [one for one in kept if _order(one.id) <= upto]
-        elif chunk.type == type:
+        elif chunk.type in (type, "start"):
             kept.append(chunk)
-    return "".join(chunk.content for chunk in kept)
+    return "".join(chunk.content for chunk in kept if chunk.type == type)
 
 
 def _order(chunk_id: str) -> tuple[int, int]:

@@ -1,0 +1,263 @@
+"""The life of one model call inside a job: what it writes into the stream, and what it books when it ends.
+
+No server and no SDK here: `_drivers` carries out what this decides, for async and for sync clients.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from glidemq_llm._read import fields, items, text
+from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
+from glidemq_llm.classify import classify_error
+from glidemq_llm.errors import StreamInterrupted
+from glidemq_llm.pricing import Cost, Pricing
+from glidemq_llm.tokens import Estimate, ReceivedCounter, estimate_tokens
+from glidemq_llm.translators import Translator, translator
+from glidemq_llm.usage import Usage, UsageAccumulator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterSettings:
+    """How calls are metered.
+
+    Attributes:
+        stream: Write the answer into the job's stream. `report`: book its usage on the job.
+        include_reasoning: Write thinking into the stream, too.
+        pricing: Where prices come from.
+        first_event_timeout, idle_timeout: Seconds a stream may be silent before its first event and between two.
+        sdk_retries: The SDK's own retries inside a job. 0: the queue owns retries.
+    """
+
+    stream: bool = True
+    report: bool = True
+    include_reasoning: bool = True
+    pricing: Pricing = field(default_factory=Pricing)
+    first_event_timeout: float = 120.0
+    idle_timeout: float = 60.0
+    sdk_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What a call leaves behind: chunks for the stream, and the report for the ledger (None: nothing was used)."""
+
+    pieces: list[Piece]
+    report: dict[str, Any] | None
+    usage: Usage
+    cost: Cost | None
+
+
+class MeteredCall:
+    """One call. Feed it what arrives; settle it once, however it ends.
+
+    Args:
+        call_id: job/run/n.
+        api: Whose events these are (see `translators.translator`).
+        request: The arguments of the SDK's call.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        *,
+        api: str,
+        provider: str,
+        request: Mapping[str, Any],
+        settings: MeterSettings,
+        attempt: int = 1,
+    ) -> None:
+        self.call_id = call_id
+        self.provider = provider
+        self.model = text(request.get("model")) or ""
+        self.settings = settings
+        self.delivered = False
+        self.is_settled = False
+        self.has_begun = False
+        self._attempt = attempt
+        self._request = request
+        self._translator: Translator = translator(api)
+        self._usage = UsageAccumulator(provider=provider)
+        self._received = ReceivedCounter(self.model, provider)
+        self._finish: Finish | None = None
+        self._pieces: list[Piece] = []
+        self.settlement: Settlement | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Has a terminal marker arrived?"""
+        return self.finish is not None
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the answer ended, once it is known."""
+        return self._finish or self._translator.finish
+
+    def feed(self, event: object) -> list[Piece]:
+        """Take in one event of a stream; answers what it adds to the job's stream."""
+        self._usage.feed(event)
+        pieces = self._translator.translate(event)
+        if not pieces:
+            return pieces if self.has_begun else self._begin([])
+        for piece in pieces:
+            if piece.content and piece.type in _COUNTED:
+                self._received.add(piece.content, _COUNTED[piece.type])
+        return self._begin(self._shown(pieces))
+
+    def take(self, response: object) -> list[Piece]:
+        """Take in a whole answer; answers the pieces of it."""
+        self._usage.feed(response)
+        self._finish = whole_finish(response)
+        pieces = _whole(fields(response))
+        return self._begin(self._shown(pieces))
+
+    def cut(self) -> StreamInterrupted | None:
+        """The error of a stream that has just ended, if it ended without its terminal marker."""
+        if self.is_finished:
+            return None
+        return StreamInterrupted(model=self.model, provider=self.provider, delivered=self.delivered)
+
+    def settle(self, error: BaseException | None, *, whole: bool = False) -> Settlement:
+        """End the call.
+
+        Args:
+            error: What ended it; None if it ended well. What may have been billed all the same is estimated from the
+                request and from what has arrived, and flagged.
+            whole: The answer came in one piece, not as a stream.
+        """
+        self.is_settled = True
+        usage = self._usage.result(whole=whole)
+        info = classify_error(error) if error is not None else None
+        was_billed = info is None or info.billed or self.delivered
+        if usage.status != "complete" and was_billed:
+            usage = self._estimated(usage)
+        cost = self.settings.pricing.cost(usage) if usage.tokens or usage.provider_cost is not None else None
+        report = self._report(usage, cost) if self.settings.report and (usage.tokens or was_billed) else None
+        pieces = self._last_pieces(usage, cost, error)
+        self.settlement = Settlement(pieces=pieces, report=report, usage=usage, cost=cost)
+        return self.settlement
+
+    @property
+    def text(self) -> str:
+        """The visible text that has arrived."""
+        return "".join(piece.content for piece in self._pieces if piece.type == ChunkType.CONTENT)
+
+    @property
+    def tool_calls(self) -> list[dict[str, str]]:
+        """The tool calls that have arrived: id, name, arguments (JSON text)."""
+        calls: dict[str, dict[str, str]] = {}
+        for piece in self._pieces:
+            if piece.type == ChunkType.TOOL_CALL:
+                index = piece.fields.get("index", "0")
+                call = calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+                call["id"] = piece.fields.get("id", call["id"]) or call["id"]
+                call["name"] = piece.fields.get("name", call["name"]) or call["name"]
+                call["arguments"] += piece.content
+        return list(calls.values())
+
+    def estimate(self) -> Estimate:
+        """What the call is expected to use, from its request."""
+        return estimate_tokens(self._request, provider=self.provider)
+
+    def _begin(self, pieces: list[Piece]) -> list[Piece]:
+        if self.has_begun:
+            return pieces
+        self.has_begun = True
+        start = Piece(
+            ChunkType.START,
+            "",
+            {"call": self.call_id, "model": self.model, "provider": self.provider, "attempt": str(self._attempt)},
+        )
+        return [start, *pieces]
+
+    def _shown(self, pieces: list[Piece]) -> list[Piece]:
+        self.delivered = True
+        self._pieces += pieces
+        if self.settings.include_reasoning:
+            return pieces
+        return [piece for piece in pieces if piece.type != ChunkType.REASONING]
+
+    def _estimated(self, usage: Usage) -> Usage:
+        received = self._received.counts()
+        return usage.with_estimate(
+            input=self.estimate().input,
+            output=received.get("output", 0),
+            reasoning=received.get("reasoning", 0),
+        )
+
+    def _report(self, usage: Usage, cost: Cost | None) -> dict[str, Any]:
+        details: dict[str, object] = {"source": usage.source}
+        if usage.counts:
+            details["counts"] = dict(usage.counts)
+        if cost is not None:
+            details["priced_by"] = cost.source
+        return {
+            "call": self.call_id,
+            "model": usage.model or self.model or "unknown",
+            "provider": usage.provider or self.provider,
+            "tokens": dict(usage.tokens),
+            "costs": cost.as_costs() if cost is not None else None,
+            "status": usage.status,
+            "details": details,
+        }
+
+    def _last_pieces(self, usage: Usage, cost: Cost | None, error: BaseException | None) -> list[Piece]:
+        if not self.has_begun:
+            return []
+        facts: dict[str, Any] = {
+            "model": usage.model or self.model,
+            "tokens": dict(usage.tokens),
+            "total_tokens": usage.total_tokens,
+            "cost": str(cost.total) if cost is not None else None,
+        }
+        pieces = [Piece(ChunkType.USAGE, json.dumps(facts), {"status": usage.status})]
+        if error is None:
+            finish = self.finish or Finish(FinishReason.UNKNOWN, "")
+            pieces.append(Piece(ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw}))
+        else:
+            info = classify_error(error)
+            more = {"category": str(info.category), "code": info.code or "", "retryable": str(info.retryable).lower()}
+            pieces.insert(0, Piece(ChunkType.ERROR, str(error)[:1000], more))
+        return pieces
+
+
+_COUNTED: dict[str, str] = {
+    ChunkType.CONTENT: "output",
+    ChunkType.REFUSAL: "output",
+    ChunkType.TOOL_CALL: "output",
+    ChunkType.REASONING: "reasoning",
+}
+
+
+def _whole(answer: Mapping[str, Any]) -> list[Piece]:
+    """The text of a whole answer as pieces: chat completions, messages, responses."""
+    pieces: list[Piece] = []
+    for choice in items(answer.get("choices")):
+        message = fields(fields(choice).get("message"))
+        _add(pieces, ChunkType.REASONING, message.get("reasoning_content") or message.get("reasoning"))
+        _add(pieces, ChunkType.CONTENT, message.get("content"))
+        _add(pieces, ChunkType.REFUSAL, message.get("refusal"))
+    for block in items(answer.get("content")):
+        part = fields(block)
+        _add(pieces, ChunkType.REASONING, part.get("thinking"))
+        _add(pieces, ChunkType.CONTENT, part.get("text"))
+    for item in items(answer.get("output")):
+        for block in items(fields(item).get("content")):
+            _add(pieces, ChunkType.CONTENT, fields(block).get("text"))
+    return pieces
+
+
+def _add(pieces: list[Piece], type: str, content: object) -> None:
+    if isinstance(content, str) and content:
+        pieces.append(Piece(type, content))
+
+
+def whole_finish(answer: object) -> Finish:
+    """Why a whole answer ended."""
+    top = fields(answer)
+    choice = fields(next(iter(items(top.get("choices"))), None))
+    raw = text(choice.get("finish_reason")) or text(top.get("stop_reason")) or text(top.get("status")) or ""
+    return Finish(finish_reason(raw), raw)

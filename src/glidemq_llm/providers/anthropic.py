@@ -1,0 +1,105 @@
+"""The anthropic package (1.x and 2.x): AsyncAnthropic, Anthropic and their Bedrock and Vertex kin."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from glidemq_core.context import RunningJob
+from glidemq_llm._drivers import AsyncDriver, SyncDriver
+from glidemq_llm.metering import MeterSettings
+from glidemq_llm.providers._hooks import Hook, Wrapping, as_they_are, install, meter_stream, never, resource
+
+_API = "anthropic.messages"
+_RESOURCES = ("messages", "beta.messages")
+
+
+def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
+    """A metered copy of the client: the same class, sharing its connections."""
+    outer = client.copy()
+    inner = client.copy(max_retries=settings.sdk_retries)
+    wrapping = Wrapping(provider="anthropic", settings=settings, job=job)
+    is_async = type(client).__name__.startswith("Async")
+    for path in _RESOURCES:
+        for method in ("create", "parse"):
+            hook = Hook(path=path, method=method, api=_API, prepare=as_they_are)
+            install(outer, inner, hook, wrapping, is_async=is_async)
+        _install_stream(outer, inner, path, wrapping, is_async=is_async)
+
+    def copy(**changes: Any) -> Any:
+        return wrap(client.copy(**changes), settings, job)
+
+    outer.copy = outer.with_options = copy
+    return outer
+
+
+CHAT_API = _API
+_DEFAULT_MAX_TOKENS = 4096
+
+
+def quiet(client: Any) -> Any:
+    """A copy that does not retry by itself."""
+    return client.copy(max_retries=0)
+
+
+def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a streamed call, from messages in the chat format: system messages become `system`."""
+    system = [_text_of(message) for message in messages if message.get("role") in ("system", "developer")]
+    rest = [message for message in messages if message.get("role") not in ("system", "developer")]
+    arguments = {"max_tokens": params.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS, **params}
+    if system:
+        arguments.setdefault("system", "\n\n".join(system))
+    return {**arguments, "model": model, "messages": rest, "stream": True}
+
+
+async def send_chat(client: Any, request: dict[str, Any]) -> Any:
+    """Send it; answers the SDK's stream."""
+    return await client.messages.create(**request)
+
+
+def _text_of(message: Any) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content or () if isinstance(part, dict))
+
+
+def _install_stream(outer: Any, inner: Any, path: str, wrapping: Wrapping, *, is_async: bool) -> None:
+    """`messages.stream()` sends by itself when its manager is entered: meter the raw stream below it."""
+    holder, quiet = resource(outer, path), resource(inner, path)
+    if not hasattr(holder, "stream"):
+        return
+    plain, send = holder.stream, quiet.stream
+
+    @functools.wraps(plain)
+    def stream(*args: Any, **kwargs: Any) -> Any:
+        job = wrapping.current()
+        if job is None or isinstance(job, RunningJob) is not is_async:
+            return plain(*args, **kwargs)
+        manager = send(*args, **kwargs)
+        call = wrapping.call(_API, kwargs, job)
+        name = next(name for name in vars(manager) if name.endswith("__api_request"))
+        request = getattr(manager, name)
+        metered = _request_async(request, AsyncDriver(job, call)) if is_async else _request(request, SyncDriver(job, call))
+        setattr(manager, name, metered)
+        return manager
+
+    holder.stream = stream
+
+
+async def _request_async(request: Any, driver: AsyncDriver) -> Any:
+    async def send() -> Any:
+        return await request
+
+    raw = await driver.open(send)
+    meter_stream(raw, driver, never)
+    return raw
+
+
+def _request(request: Any, driver: SyncDriver) -> Any:
+    def send() -> Any:
+        raw = driver.open(request)
+        meter_stream(raw, driver, never)
+        return raw
+
+    return send

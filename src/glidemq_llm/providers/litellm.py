@@ -1,0 +1,152 @@
+"""LiteLLM: `wrap(litellm.acompletion)`, `wrap(litellm.completion)`, or the module for an object with both."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from glidemq_core.context import RunningJob
+from glidemq_llm._drivers import AsyncDriver, SyncDriver
+from glidemq_llm._read import fields
+from glidemq_llm.metering import MeterSettings
+from glidemq_llm.providers._hooks import Wrapping, never
+
+_API = "openai.chat"
+
+
+def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
+    """A metered function for a function; for the module, a namespace whose other names are the module's own."""
+    if isinstance(client, ModuleType):
+        names = {name: getattr(client, name) for name in dir(client) if not name.startswith("__")}
+        for name in ("completion", "acompletion"):
+            names[name] = _function(names[name], settings, job)
+        return SimpleNamespace(**names)
+    return _function(client, settings, job)
+
+
+CHAT_API = _API
+
+
+def quiet(client: Any) -> Any:
+    """The async completion function."""
+    return client.acompletion if isinstance(client, ModuleType) else client
+
+
+def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a streamed chat call."""
+    options = {**(params.get("stream_options") or {}), "include_usage": True}
+    quiet_options = {"num_retries": 0, "max_retries": 0}
+    return {**quiet_options, **params, "model": model, "messages": messages, "stream": True, "stream_options": options}
+
+
+async def send_chat(client: Any, request: dict[str, Any]) -> Any:
+    """Send it; answers LiteLLM's stream."""
+    return await client(**request)
+
+
+def _function(plain: Any, settings: MeterSettings, job: Any) -> Any:
+    if inspect.iscoroutinefunction(plain):
+
+        @functools.wraps(plain)
+        async def metered_async(*args: Any, **kwargs: Any) -> Any:
+            current = job if job is not None else _current()
+            if not isinstance(current, RunningJob):
+                return await plain(*args, **kwargs)
+            kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
+            driver = AsyncDriver(current, call)
+            if not kwargs.get("stream"):
+                return await driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
+            stream = await driver.open(lambda: plain(*args, **kwargs))
+            return MeteredAsyncStream(stream, driver, is_hidden)
+
+        return metered_async
+
+    @functools.wraps(plain)
+    def metered(*args: Any, **kwargs: Any) -> Any:
+        current = job if job is not None else _current()
+        if current is None or isinstance(current, RunningJob):
+            return plain(*args, **kwargs)
+        kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
+        driver = SyncDriver(current, call)
+        if not kwargs.get("stream"):
+            return driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
+        stream = driver.open(lambda: plain(*args, **kwargs))
+        return MeteredStream(stream, driver, is_hidden)
+
+    return metered
+
+
+def _current() -> Any:
+    from glidemq_core import current_job
+
+    return current_job()
+
+
+def _prepare(args: tuple[Any, ...], kwargs: dict[str, Any], settings: MeterSettings, job: Any) -> Any:
+    """The arguments for a metered call: retries off, usage stated; which events to hide; the call."""
+    kwargs = {"num_retries": settings.sdk_retries, "max_retries": settings.sdk_retries, **kwargs}
+    is_hidden: Callable[[Any], bool] = never
+    if kwargs.get("stream") and "include_usage" not in (kwargs.get("stream_options") or {}):
+        kwargs["stream_options"] = {**(kwargs.get("stream_options") or {}), "include_usage": True}
+        is_hidden = _is_only_usage
+    request = dict(zip(("model", "messages"), args, strict=False)) | kwargs
+    model = str(request.get("model", ""))
+    provider = str(kwargs.get("custom_llm_provider") or (model.partition("/")[0] if "/" in model else "openai"))
+    return kwargs, is_hidden, Wrapping(provider=provider, settings=settings).call(_API, request, job)
+
+
+def _is_only_usage(event: Any) -> bool:
+    chunk = fields(event)
+    usage = getattr(event, "usage", None)
+    return usage is not None and not any(_says_something(choice) for choice in chunk.get("choices") or ())
+
+
+def _says_something(choice: Any) -> bool:
+    facts = fields(choice)
+    delta = fields(facts.get("delta"))
+    return bool(facts.get("finish_reason") or any(delta.get(name) for name in ("content", "tool_calls", "role")))
+
+
+class MeteredAsyncStream:
+    """LiteLLM's stream wrapper, metered: iterates as it does, its other attributes are its own."""
+
+    def __init__(self, stream: Any, driver: AsyncDriver, is_hidden: Callable[[Any], bool]) -> None:
+        self._stream = stream
+        self._driver = driver
+        self._events = driver.events(stream.__aiter__(), is_hidden)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._events
+
+    async def __anext__(self) -> Any:
+        return await self._events.__anext__()
+
+    async def aclose(self) -> None:
+        """Stop reading: settles the call and closes the provider's stream."""
+        await self._driver.settle()
+        close = getattr(self._stream, "aclose", None)
+        if close is not None:
+            await close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class MeteredStream:
+    """The same for a sync stream."""
+
+    def __init__(self, stream: Any, driver: SyncDriver, is_hidden: Callable[[Any], bool]) -> None:
+        self._stream = stream
+        self._events = driver.events(iter(stream), is_hidden)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._events
+
+    def __next__(self) -> Any:
+        return next(self._events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

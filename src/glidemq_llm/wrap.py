@@ -1,0 +1,80 @@
+"""`wrap`: the client you have, metered inside jobs."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any, TypeVar
+
+from glidemq_core.errors import InvalidOption
+from glidemq_llm.metering import MeterSettings
+from glidemq_llm.pricing import Pricing
+
+T = TypeVar("T")
+
+# By the package that a client's class (or a function) comes from. No SDK is imported here.
+_PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "litellm": "litellm"}
+
+
+def wrap(
+    client: T,
+    *,
+    job: Any = None,
+    stream: bool = True,
+    report: bool = True,
+    include_reasoning: bool = True,
+    pricing: Pricing | None = None,
+    first_event_timeout: float = 120.0,
+    idle_timeout: float = 60.0,
+    sdk_retries: int = 0,
+) -> T:
+    """A metered copy of a provider's client: the same class, the same methods, sharing its connections.
+
+    Inside a job's handler its calls write their tokens into the job's stream, and their usage is normalised, priced
+    and booked on the job, on every way out. Outside of a job nothing changes. The given client is left as it was.
+
+    Args:
+        client: `AsyncOpenAI`, `OpenAI` (with any `base_url`), the Azure clients, `AsyncAnthropic`, `Anthropic`,
+            `litellm.acompletion`, `litellm.completion`, or the litellm module.
+        job: The job that all calls belong to. Default: the one whose handler is running.
+        stream: Write answers into the job's stream. `include_reasoning`: thinking, too.
+        report: Book usage on the job.
+        pricing: Where prices come from. Default: what the vendor states, then the installed price tables.
+        first_event_timeout, idle_timeout: Seconds a stream may be silent; then it is closed and the attempt fails.
+        sdk_retries: The SDK's own retries inside a job. Default 0: the queue retries, and waits as long as the vendor
+            asks.
+
+    Raises:
+        InvalidOption: The client's library is not known here; use `job.report_usage` with it.
+    """
+    provider = package_of(client)
+    settings = MeterSettings(
+        stream=stream,
+        report=report,
+        include_reasoning=include_reasoning,
+        pricing=pricing or Pricing(),
+        first_event_timeout=first_event_timeout,
+        idle_timeout=idle_timeout,
+        sdk_retries=sdk_retries,
+    )
+    module = importlib.import_module(f"glidemq_llm.providers.{provider}")
+    return module.wrap(client, settings, job)
+
+
+def package_of(client: object) -> str:
+    """Which of the known client libraries an object comes from.
+
+    Raises:
+        InvalidOption: None of them.
+    """
+    module = client.__name__ if isinstance(client, ModuleType) else getattr(client, "__module__", "")
+    for name in (module, type(client).__module__):
+        package = str(name).partition(".")[0]
+        if package in _PROVIDERS:
+            return _PROVIDERS[package]
+    raise InvalidOption(
+        "client",
+        client,
+        f"no adapter for {type(client).__name__}; known are {', '.join(sorted(_PROVIDERS))}. "
+        "With any other SDK, call job.stream_chunk and job.report_usage yourself",
+    )
