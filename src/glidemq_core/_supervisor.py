@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from types import FrameType
 from typing import Literal, TypedDict
 
 _POLL = 0.003
@@ -136,9 +137,9 @@ class Supervisor:
         """Take notice of signals from now on."""
         # The starting thread may have had them blocked.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        signal.signal(signal.SIGTERM, lambda *_: self._events.put("told to stop"))
-        signal.signal(signal.SIGINT, lambda *_: self._events.put("told to stop"))
-        signal.signal(signal.SIGCHLD, lambda *_: self._events.put("died"))
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGCHLD, self._on_signal)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def start(self) -> None:
@@ -188,6 +189,9 @@ class Supervisor:
             server.kill()
             server.wait()
         _log("the server has stopped")
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._events.put("died" if number == signal.SIGCHLD else "told to stop")
 
     def _command(self) -> list[str]:
         settings = {

@@ -75,7 +75,7 @@ _guard = threading.Lock()
 
 
 def _renew_guard() -> None:
-    global _guard  # noqa: PLW0603 of this process
+    global _guard
     _guard = threading.Lock()
 
 
