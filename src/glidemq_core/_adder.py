@@ -77,7 +77,11 @@ class Adder:
         return batch
 
     async def _send(self, wires: list[dict[str, Any]]) -> str:
-        args: dict[str, object] = {"jobs": wires, "nonce": secrets.token_hex(8), "id": wires[0]["id"]}
+        args: dict[str, object] = {
+            "jobs": wires,
+            "nonce": secrets.token_hex(8),
+            "id": wires[0]["id"],
+        }
         reply = await self._client.call("job_add", self._root, args)
         return reply.decode()
 

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from . import _failpoints
 from . import _glide_setup as setup
 from ._library import Library, bundle
 from ._target import Target
@@ -48,7 +49,9 @@ class Client:
         """Does it speak to a cluster?"""
         return self.target.cluster
 
-    async def call(self, name: str, root: str, args: dict[str, object], *, give_up_after: float = GIVE_UP_AFTER) -> Any:
+    async def call(
+        self, name: str, root: str, args: dict[str, object], *, give_up_after: float = GIVE_UP_AFTER
+    ) -> Any:
         """Call a function of the library on the slot of `root`.
 
         Args:
@@ -97,12 +100,19 @@ class Client:
             await glide.close()
 
     async def _repeat(
-        self, name: str, root: str, args: dict[str, object], error: BaseException, give_up_after: float
+        self,
+        name: str,
+        root: str,
+        args: dict[str, object],
+        error: BaseException,
+        give_up_after: float,
     ) -> Any:
         deadline = time.monotonic() + give_up_after
         tries = 0
         while True:
-            fate = await self._judge(error, tries, deadline, applied_id=cast("str | None", args.get("id")))
+            fate = await self._judge(
+                error, tries, deadline, applied_id=cast("str | None", args.get("id"))
+            )
             if fate == "unknown":
                 args = {**args, "repeat": True}
             tries += 1
@@ -117,13 +127,17 @@ class Client:
             self._failures = 0
             return reply
 
-    async def _judge(self, error: Exception, tries: int, deadline: float, *, applied_id: str | None) -> str:
+    async def _judge(
+        self, error: Exception, tries: int, deadline: float, *, applied_id: str | None
+    ) -> str:
         """Prepare for another try, or raise: the call is not to be repeated, or its time is up."""
         fate = setup.fate_of(error)
         if fate == "final":
             raise setup.translate(error, self._library, self.target) from error
         if self._is_closed:
-            raise ConnectionLost("the client was closed", outcome="unknown", id=applied_id) from error
+            raise ConnectionLost(
+                "the client was closed", outcome="unknown", id=applied_id
+            ) from error
         if time.monotonic() >= deadline:
             raise ConnectionLost(
                 f"no reply from {self.target} ({type(error).__name__}: {error})",
@@ -168,7 +182,14 @@ class Client:
         texts = reply.values() if isinstance(reply, dict) else [reply]
         for text in cast("list[bytes | str]", texts):
             words = text.decode() if isinstance(text, bytes) else text
-            policy = next((line.partition(":")[2] for line in words.splitlines() if line.startswith("maxmemory_policy:")), "")
+            policy = next(
+                (
+                    line.partition(":")[2]
+                    for line in words.splitlines()
+                    if line.startswith("maxmemory_policy:")
+                ),
+                "",
+            )
             if policy and policy != "noeviction" and not self.target.allow_eviction:
                 raise ServerUnsuitable(
                     f"{self.target} has maxmemory-policy {policy}: at its memory limit it would silently drop jobs. "
@@ -187,7 +208,9 @@ async def _create(target: Target) -> Any:
     _silence(glide)
     options = setup.node_options(target, glide)
     if target.cluster:
-        return await glide.GlideClusterClient.create(glide.GlideClusterClientConfiguration(**options))
+        return await glide.GlideClusterClient.create(
+            glide.GlideClusterClientConfiguration(**options)
+        )
     return await glide.GlideClient.create(glide.GlideClientConfiguration(**options))
 
 
@@ -208,13 +231,17 @@ async def _ensure_loaded(glide: Any, library: Library, target: Target) -> None:
             if target.cluster:
                 host, _, port = address.rpartition(":")
                 route = package.ByAddressRoute(host, int(port))
-                await glide.function_load(library.text, replace=description is not None, route=route)
+                await glide.function_load(
+                    library.text, replace=description is not None, route=route
+                )
             else:
                 await glide.function_load(library.text, replace=description is not None)
         except package.RequestError as error:
             # Somebody else was quicker; what he loaded is read again by the next call that misses a function.
             if "already exists" not in str(error):
-                raise LibraryError(f"the function library can't be loaded: {library.locate(str(error))}") from error
+                raise LibraryError(
+                    f"the function library can't be loaded: {library.locate(str(error))}"
+                ) from error
         logger.info("loaded %s revision %d", library.name, library.revision)
 
 
@@ -307,7 +334,11 @@ class Subscriber:
         if not callbacks:
             self._callbacks.pop(channel, None)
             if self._glide is not None:
-                unsubscribe = self._glide.sunsubscribe_lazy if self._target.cluster else self._glide.unsubscribe_lazy
+                unsubscribe = (
+                    self._glide.sunsubscribe_lazy
+                    if self._target.cluster
+                    else self._glide.unsubscribe_lazy
+                )
                 await unsubscribe({channel})
         if not self._callbacks:
             await self.close()
@@ -326,7 +357,9 @@ class Subscriber:
         if self._target.cluster:
             config = glide.GlideClusterClientConfiguration
             subscriptions = config.PubSubSubscriptions({}, self._on_message, None)
-            return await glide.GlideClusterClient.create(config(**options, pubsub_subscriptions=subscriptions))
+            return await glide.GlideClusterClient.create(
+                config(**options, pubsub_subscriptions=subscriptions)
+            )
         config = glide.GlideClientConfiguration
         subscriptions = config.PubSubSubscriptions({}, self._on_message, None)
         return await glide.GlideClient.create(config(**options, pubsub_subscriptions=subscriptions))

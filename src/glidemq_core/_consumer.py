@@ -37,7 +37,9 @@ class Consumer:
     `runs` holds every claim in hand, started or not, by job id: the heartbeat renews what it finds there.
     """
 
-    def __init__(self, turns: Turns, executor: Executor, writer: ChunkWriter, concurrency: int) -> None:
+    def __init__(
+        self, turns: Turns, executor: Executor, writer: ChunkWriter, concurrency: int
+    ) -> None:
         self.runs: dict[str, Run] = {}
         self._turns = turns
         self._executor = executor
@@ -121,7 +123,11 @@ class Consumer:
         batch, self._outcomes = self._outcomes[:MAX_OUTCOMES], self._outcomes[MAX_OUTCOMES:]
         self._wanted += want
         self._state.hungry = False
-        suspects = sum(run.claim.is_suspect for run in self.runs.values()) if self._state.has_suspects else 0
+        suspects = (
+            sum(run.claim.is_suspect for run in self.runs.values())
+            if self._state.has_suspects
+            else 0
+        )
         sent_at = time.monotonic()
         try:
             reply = await self._turns.take(batch, [], want=want, suspects=suspects)
@@ -140,7 +146,9 @@ class Consumer:
             self._hand_back(len(self._ready))
         elif reply.more or (want and len(reply.runs) >= want):
             state.hungry = True
-        state.schedule_poll(_IDLE_POLL if reply.next_in is None else min(reply.next_in, _IDLE_POLL), self.wake)
+        state.schedule_poll(
+            _IDLE_POLL if reply.next_in is None else min(reply.next_in, _IDLE_POLL), self.wake
+        )
         self._fill()
         state.changed.set()
 
@@ -187,11 +195,15 @@ class Consumer:
         if self.runs.get(run.id) is run:
             del self.runs[run.id]
         if run.stop_reason == "lease_lost" or isinstance(outcome, outcomes.Dropped):
-            logger.warning("job %s is no longer leased to this worker; its result was dropped", run.id)
+            logger.warning(
+                "job %s is no longer leased to this worker; its result was dropped", run.id
+            )
         else:
             ago = now - run.started_at
             self._prefetch.note_run(ago)
-            self._outcomes.append(outcomes.to_wire(outcome, job_id=run.id, token=run.token, ago=ago, tail=tail))
+            self._outcomes.append(
+                outcomes.to_wire(outcome, job_id=run.id, token=run.token, ago=ago, tail=tail)
+            )
         if self._ready:
             self._fill()
         self._state.changed.set()
@@ -265,4 +277,6 @@ def _log_refused(batch: list[list[object]], codes: str) -> None:
     for line, code in zip(batch, codes, strict=True):
         if code in "sg":
             why = "was reclaimed meanwhile" if code == "s" else "is not in the queue any more"
-            logger.warning("job %s %s; the outcome %s of its run was dropped", line[0], why, line[2])
+            logger.warning(
+                "job %s %s; the outcome %s of its run was dropped", line[0], why, line[2]
+            )

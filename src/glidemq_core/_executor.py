@@ -32,7 +32,9 @@ class UnknownJobName(UnrecoverableError):
 class Executor:
     """Turns claims into outcomes: finds the handler, bounds its time, catches its ending."""
 
-    def __init__(self, handlers: Handlers, backoffs: Mapping[str, BackoffFunction], host: Host) -> None:
+    def __init__(
+        self, handlers: Handlers, backoffs: Mapping[str, BackoffFunction], host: Host
+    ) -> None:
         self._handlers = check_handlers(handlers)
         self._backoffs = backoffs
         self._host = host
@@ -61,7 +63,9 @@ class Executor:
         found = self._handlers.get(run.claim.name) or self._handlers.get("")
         if found is None:
             known = ", ".join(sorted(self._handlers))
-            raise UnknownJobName(f"no handler for jobs named {run.claim.name!r}; this worker has {known}")
+            raise UnknownJobName(
+                f"no handler for jobs named {run.claim.name!r}; this worker has {known}"
+            )
         return found
 
     def _stopped(self, run: Run) -> Outcome | None:
@@ -73,7 +77,9 @@ class Executor:
         return _STOPPED.get(reason or "")
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
-        return outcomes.of_error(error, attempt=run.claim.attempt, options=run.options, backoffs=self._backoffs)
+        return outcomes.of_error(
+            error, attempt=run.claim.attempt, options=run.options, backoffs=self._backoffs
+        )
 
 
 class _Timers:

@@ -15,13 +15,23 @@ REQUEST_TIMEOUT_MS: Final = 5000
 CONNECT_TIMEOUT_MS: Final = 2000
 INFLIGHT_LIMIT: Final = 20_000
 
-_CODE: Final = re.compile(r"^(?:An error was signalled by the server: - )?(?:ResponseError: )?([A-Za-z]+):? ?(.*)$", re.DOTALL)
+_CODE: Final = re.compile(
+    r"^(?:An error was signalled by the server: - )?(?:ResponseError: )?([A-Za-z]+):? ?(.*)$",
+    re.DOTALL,
+)
 _SCRIPT: Final = re.compile(r" script: .*$", re.DOTALL)
 _UNAVAILABLE: Final = frozenset(
     {"BUSY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "BusyScript", "BusyLoadingError",
      "MasterDown", "ClusterDown", "TryAgain", "ReadOnly"}
 )  # fmt: skip
-_AUTH: Final = ("WRONGPASS", "NOAUTH", "AuthenticationFailed", "Password authentication failed", "NOPERM", "PermissionDenied")
+_AUTH: Final = (
+    "WRONGPASS",
+    "NOAUTH",
+    "AuthenticationFailed",
+    "Password authentication failed",
+    "NOPERM",
+    "PermissionDenied",
+)
 
 Fate = Literal["unknown", "missing", "unavailable", "final"]
 
@@ -30,7 +40,9 @@ def node_options(target: Target, glide: Any) -> dict[str, Any]:
     """Keyword arguments for a client configuration; `glide` is the async or the sync package."""
     node = glide.NodeAddress
     nodes = (
-        [node(unix_socket_path=target.socket)] if target.socket else [node(host, port) for host, port in target.addresses]
+        [node(unix_socket_path=target.socket)]
+        if target.socket
+        else [node(host, port) for host, port in target.addresses]
     )
     options: dict[str, Any] = {
         "addresses": nodes,
@@ -41,11 +53,19 @@ def node_options(target: Target, glide: Any) -> dict[str, Any]:
         "client_info_tag": "glidemq",
     }
     if target.password is not None or target.username is not None:
-        options["credentials"] = glide.ServerCredentials(password=target.password or "", username=target.username)
+        options["credentials"] = glide.ServerCredentials(
+            password=target.password or "", username=target.username
+        )
     if not target.cluster and target.database:
         options["database_id"] = target.database
-    advanced = glide.AdvancedGlideClusterClientConfiguration if target.cluster else glide.AdvancedGlideClientConfiguration
-    options["advanced_config"] = advanced(connection_timeout=CONNECT_TIMEOUT_MS, tls_config=_tls(target, glide))
+    advanced = (
+        glide.AdvancedGlideClusterClientConfiguration
+        if target.cluster
+        else glide.AdvancedGlideClientConfiguration
+    )
+    options["advanced_config"] = advanced(
+        connection_timeout=CONNECT_TIMEOUT_MS, tls_config=_tls(target, glide)
+    )
     return options
 
 
@@ -53,7 +73,9 @@ def _tls(target: Target, glide: Any) -> Any:
     if not target.tls or (target.ca is None and not target.insecure_tls):
         return None
     ca = Path(target.ca).read_bytes() if target.ca else None
-    return glide.TlsAdvancedConfiguration(use_insecure_tls=target.insecure_tls or None, root_pem_cacerts=ca)
+    return glide.TlsAdvancedConfiguration(
+        use_insecure_tls=target.insecure_tls or None, root_pem_cacerts=ca
+    )
 
 
 def fate_of(error: BaseException) -> Fate:
@@ -81,13 +103,18 @@ def translate(error: BaseException, library: Library, target: Target) -> errors.
     """A final error of the server as one of ours, by its code."""
     text = library.locate(str(error))
     if type(error).__name__ == "ClosingError" or any(word in text for word in _AUTH):
-        return errors.ConnectionLost(f"{target} refuses this client: {text} (check user and password in the URL)")
+        return errors.ConnectionLost(
+            f"{target} refuses this client: {text} (check user and password in the URL)"
+        )
     found = _CODE.match(text)
     code, words = (found.group(1), found.group(2)) if found else ("ERR", text)
     if code in _TYPED:
         return _TYPED[code](_SCRIPT.sub("", words))
     if code == "OOM" or "OOM" in text:
-        return errors.OutOfMemory(f"{target} is at its maxmemory: nothing was added; running jobs still finish", code="OOM")
+        return errors.OutOfMemory(
+            f"{target} is at its maxmemory: nothing was added; running jobs still finish",
+            code="OOM",
+        )
     return errors.ServerError(text, code=code)
 
 

@@ -59,7 +59,9 @@ class Heartbeat:
         self._kick = threading.Event()
         self._is_closed = False
         self._ticker = self._loop.call_later(_TICK, self._tick)
-        self._thread = threading.Thread(target=self._body, name=f"glidemq-heartbeat-{worker}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._body, name=f"glidemq-heartbeat-{worker}", daemon=True
+        )
         self._thread.start()
 
     def kick(self) -> None:
@@ -106,7 +108,9 @@ class Heartbeat:
         if now < run.fence_at:
             return False
         if run.stop_reason != "lease_lost":
-            logger.warning("job %s: the lease can't have been renewed in time; its run is stopped", run.id)
+            logger.warning(
+                "job %s: the lease can't have been renewed in time; its run is stopped", run.id
+            )
             run.fence_at = float("inf")
             self._stop(run, "lease_lost")
         return True
@@ -125,7 +129,9 @@ class Heartbeat:
             args: dict[str, object] = {
                 "worker": self._worker,
                 "leases": [[run.id, run.token] for run in part],
-                "started": [[run.id, run.token, round((now - run.started_at) * 1000)] for run in started],
+                "started": [
+                    [run.id, run.token, round((now - run.started_at) * 1000)] for run in started
+                ],
             }
             try:
                 reply = _reply.decode(client.call("job_beat", self._root, args))

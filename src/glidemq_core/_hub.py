@@ -152,7 +152,9 @@ class Hub:
         for futures in self._endings.values():
             for future in futures:
                 if not future.done():
-                    future.set_exception(ConnectionLost("the queue was closed while a result was awaited"))
+                    future.set_exception(
+                        ConnectionLost("the queue was closed while a result was awaited")
+                    )
 
     async def _look_at(self, job_id: str) -> None:
         self._dirty[job_id] = None
@@ -211,7 +213,9 @@ class Hub:
             "limit": _LIMIT,
             "bytes": _CALL_BYTES,
         }
-        rows = cast("list[list[Any]]", await self._client.call("stream_read_many", self._root, args))
+        rows = cast(
+            "list[list[Any]]", await self._client.call("stream_read_many", self._root, args)
+        )
         for i, reader in enumerate(readers):
             if i >= len(rows):
                 self._dirty[reader.job_id] = None  # the call was full: first in the next round
@@ -241,7 +245,9 @@ class Hub:
     async def _read_endings(self, ids: list[str]) -> None:
         if not ids:
             return
-        rows = cast("list[list[bytes]]", await self._client.call("job_ends", self._root, {"ids": ids}))
+        rows = cast(
+            "list[list[bytes]]", await self._client.call("job_ends", self._root, {"ids": ids})
+        )
         for job_id, row in zip(ids, rows, strict=True):
             if not row[0]:
                 continue
@@ -265,4 +271,11 @@ class Hub:
 def chunk_of(entry_id: bytes, fields: list[bytes]) -> Chunk:
     """A stream entry as a chunk."""
     more = _fields.decode(fields[9]) if len(fields) > 9 else None
-    return Chunk(entry_id.decode(), fields[1].decode(), fields[3].decode(), int(fields[5]), int(fields[7]), more)
+    return Chunk(
+        entry_id.decode(),
+        fields[1].decode(),
+        fields[3].decode(),
+        int(fields[5]),
+        int(fields[7]),
+        more,
+    )

@@ -112,7 +112,11 @@ class IdMaker:
             self._pid = os.getpid()
             self._process = _digits(secrets.randbits(35), 7)
             self._counter = itertools.count(secrets.randbits(19))
-        return _digits(time.time_ns() // 1_000_000, 9) + _digits(next(self._counter) & 0xFFFFF, 4) + self._process
+        return (
+            _digits(time.time_ns() // 1_000_000, 9)
+            + _digits(next(self._counter) & 0xFFFFF, 4)
+            + self._process
+        )
 
 
 def _digits(number: int, width: int) -> str:

@@ -85,7 +85,9 @@ def lua_directory() -> Path:
         return checkout
     packaged = Path(str(resources.files("glidemq_core") / "_lua"))
     if not (packaged / "VERSION").is_file():
-        raise LibraryError(f"the Lua files of glidemq_core are missing (looked in {checkout} and {packaged})")
+        raise LibraryError(
+            f"the Lua files of glidemq_core are missing (looked in {checkout} and {packaged})"
+        )
     return packaged
 
 

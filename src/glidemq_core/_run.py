@@ -62,7 +62,9 @@ class Run:
         self.started_at = 0.0
         self.touched_at = 0.0
         self.is_started_known = claim.is_suspect
-        self.options = cast("dict[str, Any]", loads(claim.options)) if claim.options else _NO_OPTIONS
+        self.options = (
+            cast("dict[str, Any]", loads(claim.options)) if claim.options else _NO_OPTIONS
+        )
         self.stop_reason: StopReason | None = None
         self.task: asyncio.Task[None] | None = None
         self.seq = 0

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from . import _failpoints
 from . import _glide_setup as setup
 from ._library import bundle
 from ._target import Target
@@ -26,7 +27,9 @@ class SyncClient:
         self._glide: Any = None
         self._failures = 0
 
-    def call(self, name: str, root: str, args: dict[str, object], *, give_up_after: float = 2.0) -> Any:
+    def call(
+        self, name: str, root: str, args: dict[str, object], *, give_up_after: float = 2.0
+    ) -> Any:
         """Call a function of the library.
 
         Raises:
@@ -46,7 +49,9 @@ class SyncClient:
                     if self._failures >= _FAILURES_BEFORE_RENEWAL:
                         self.close()
                 if time.monotonic() >= deadline:
-                    raise ConnectionLost(f"no reply from {self._target}: {error}", outcome="unknown") from error
+                    raise ConnectionLost(
+                        f"no reply from {self._target}: {error}", outcome="unknown"
+                    ) from error
                 time.sleep(_PAUSE)
                 continue
             self._failures = 0
@@ -69,5 +74,7 @@ class SyncClient:
                 config = glide_sync.GlideClusterClientConfiguration(**options)
                 self._glide = glide_sync.GlideClusterClient.create(config)
             else:
-                self._glide = glide_sync.GlideClient.create(glide_sync.GlideClientConfiguration(**options))
+                self._glide = glide_sync.GlideClient.create(
+                    glide_sync.GlideClientConfiguration(**options)
+                )
         return self._glide

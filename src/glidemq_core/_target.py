@@ -60,13 +60,20 @@ def parse(url: str) -> Target:
     unknown = set(query) - _PARAMETERS
     if unknown:
         raise _wrong(url, f"unknown parameters {', '.join(sorted(unknown))}")
-    flags = {name: _flag(url, query, name) for name in ("cluster", "allow_eviction", "insecure_tls")}
+    flags = {
+        name: _flag(url, query, name) for name in ("cluster", "allow_eviction", "insecure_tls")
+    }
     user, _, place = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     if parts.scheme == "unix":
         if not parts.path or place:
             raise _wrong(url, "a unix URL is unix:///path/to.sock")
-        return Target(socket=unquote(parts.path), username=unquote(name) or None, password=unquote(password) or None, **flags)
+        return Target(
+            socket=unquote(parts.path),
+            username=unquote(name) or None,
+            password=unquote(password) or None,
+            **flags,
+        )
     return Target(
         addresses=_addresses(url, place),
         username=unquote(name) or None,

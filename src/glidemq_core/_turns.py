@@ -106,7 +106,8 @@ def _decode(reply: list[bytes], sent_at: float) -> TurnReply:
     header = _header.decode(reply[0])
     token = header.token
     runs = [
-        Run(claim, data, token, sent_at=sent_at) for claim, data in zip(header.claims, reply[1:], strict=True)
+        Run(claim, data, token, sent_at=sent_at)
+        for claim, data in zip(header.claims, reply[1:], strict=True)
     ]
     next_in = header.next_ms / 1000 if header.next_ms > 0 else None
     return TurnReply(header.codes, runs, next_in, bool(header.more))

@@ -178,7 +178,9 @@ class RunningJob:
             self._calls += 1
             call = f"{self.id}/{self.run}/{self._calls}"
         counted = {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
-        priced = {name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()}
+        priced = {
+            name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
+        }
         entry = {
             "call": call,
             "model": model,

@@ -1,28 +1,28 @@
 """Every error this package raises.
 
-    GlideMQError
-    ├── InvalidOption            a value was refused before anything was written (also a ValueError)
-    │   └── PayloadTooLarge      a payload is over its size limit
-    ├── ConnectionLost           the server could not be reached, or a reply never came
-    │   └── ServerUnsuitable     the server is reachable but must not be used (evicts keys, too old)
-    ├── EmbeddedUnavailable      there is no embedded server for this platform
-    ├── ServerError              the server refused a call for a reason of its own
-    │   ├── OutOfMemory          the server is at `maxmemory`: nothing was added
-    │   └── LibraryError         the server's function library is missing, too new or broken
-    ├── JobNotFound              no job of that id (any more)
-    ├── WrongState               the job's state does not allow this call
-    ├── JobFailed                result(): the job ended as failed
-    │   └── JobCancelled         result(): the job ended as cancelled
-    ├── LeaseLost                this run is no longer the job's current run
-    ├── UnrecoverableError       raise it in a handler: fail now, do not retry
-    │   ├── ParkIgnored          a handler went on after it had asked to be parked
-    │   └── StepChanged          a remembered step was called with other inputs
-    ├── JobTimeout               the run was longer than `timeout`, or silent for `idle_timeout`
-    ├── SignalTimeout            a wait ended without its signal
-    ├── BudgetExceeded           a budget leaves less than was asked
-    ├── Throttled                a limiter has no room now
-    ├── Backlogged               too much cross-slot work is waiting to be relayed
-    └── StreamGap                the chunks after the given id have been trimmed
+GlideMQError
+├── InvalidOption            a value was refused before anything was written (also a ValueError)
+│   └── PayloadTooLarge      a payload is over its size limit
+├── ConnectionLost           the server could not be reached, or a reply never came
+│   └── ServerUnsuitable     the server is reachable but must not be used (evicts keys, too old)
+├── EmbeddedUnavailable      there is no embedded server for this platform
+├── ServerError              the server refused a call for a reason of its own
+│   ├── OutOfMemory          the server is at `maxmemory`: nothing was added
+│   └── LibraryError         the server's function library is missing, too new or broken
+├── JobNotFound              no job of that id (any more)
+├── WrongState               the job's state does not allow this call
+├── JobFailed                result(): the job ended as failed
+│   └── JobCancelled         result(): the job ended as cancelled
+├── LeaseLost                this run is no longer the job's current run
+├── UnrecoverableError       raise it in a handler: fail now, do not retry
+│   ├── ParkIgnored          a handler went on after it had asked to be parked
+│   └── StepChanged          a remembered step was called with other inputs
+├── JobTimeout               the run was longer than `timeout`, or silent for `idle_timeout`
+├── SignalTimeout            a wait ended without its signal
+├── BudgetExceeded           a budget leaves less than was asked
+├── Throttled                a limiter has no room now
+├── Backlogged               too much cross-slot work is waiting to be relayed
+└── StreamGap                the chunks after the given id have been trimmed
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ class LeaseLost(GlideMQError):
     def __init__(self, job_id: str, *, worker: str = "") -> None:
         self.job_id = job_id
         self.worker = worker
-        super().__init__(f"job {job_id!r} is no longer leased to worker {worker!r}; its writes are dropped")
+        super().__init__(
+            f"job {job_id!r} is no longer leased to worker {worker!r}; its writes are dropped"
+        )
 
 
 class UnrecoverableError(GlideMQError):
@@ -211,7 +213,9 @@ class StepChanged(UnrecoverableError):
 class JobTimeout(GlideMQError):
     """The run was longer than the job's `timeout`, or silent for longer than its `idle_timeout`."""
 
-    def __init__(self, job_id: str, *, limit: float, kind: Literal["timeout", "idle_timeout"] = "timeout") -> None:
+    def __init__(
+        self, job_id: str, *, limit: float, kind: Literal["timeout", "idle_timeout"] = "timeout"
+    ) -> None:
         self.job_id = job_id
         self.limit = limit
         self.kind = kind
@@ -236,7 +240,9 @@ class BudgetExceeded(GlideMQError):
         limit, used, reserved, asked: In the cap's unit: weighted tokens, or nano-units of money.
     """
 
-    def __init__(self, budget: str, *, cap: str, limit: int, used: int, reserved: int, asked: int) -> None:
+    def __init__(
+        self, budget: str, *, cap: str, limit: int, used: int, reserved: int, asked: int
+    ) -> None:
         self.budget = budget
         self.cap = cap
         self.limit = limit
@@ -279,7 +285,9 @@ class StreamGap(GlideMQError):
         self.job_id = job_id
         self.after = after
         self.first = first
-        super().__init__(f"job {job_id!r}: chunks after {after!r} have been trimmed; the oldest kept is {first!r}")
+        super().__init__(
+            f"job {job_id!r}: chunks after {after!r} have been trimmed; the oldest kept is {first!r}"
+        )
 
 
 def _short(value: object, limit: int = 80) -> str:

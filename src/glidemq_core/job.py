@@ -12,7 +12,14 @@ from ._codec import loads
 from ._units import from_nano, instant
 
 State: TypeAlias = Literal[
-    "waiting", "delayed", "active", "waiting_children", "suspended", "completed", "failed", "cancelled"
+    "waiting",
+    "delayed",
+    "active",
+    "waiting_children",
+    "suspended",
+    "completed",
+    "failed",
+    "cancelled",
 ]
 STATES: Final[tuple[State, ...]] = (
     "waiting",
@@ -127,7 +134,11 @@ def error_of(text: str | bytes) -> JobError:
 
 
 def job_of(
-    job_id: str, fields: Mapping[str, str], usage: Mapping[str, str], errors: Sequence[str], score: str
+    job_id: str,
+    fields: Mapping[str, str],
+    usage: Mapping[str, str],
+    errors: Sequence[str],
+    score: str,
 ) -> Job:
     """A snapshot from the fields of a job's hash (docs: lua/README.md)."""
     options = cast("dict[str, Any]", loads(fields["options"])) if "options" in fields else {}

@@ -141,7 +141,9 @@ def _worker_options(job: NewJob, prefix: str) -> dict[str, object]:
     if job.idle_timeout is not None:
         options["idle_timeout"] = seconds(job.idle_timeout, f"{prefix}idle_timeout", low=0.001)
     if job.fallbacks:
-        options["fallbacks"] = [_fallback(entry, f"{prefix}fallbacks[{i}]") for i, entry in enumerate(job.fallbacks)]
+        options["fallbacks"] = [
+            _fallback(entry, f"{prefix}fallbacks[{i}]") for i, entry in enumerate(job.fallbacks)
+        ]
     return options
 
 
@@ -151,7 +153,9 @@ def _fallback(entry: object, field: str) -> dict[str, object]:
     plain: dict[str, object] = {str(key): value for key, value in entry.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] a user's mapping
     unknown = set(plain) - {"model", "provider", "params"}
     if unknown:
-        raise InvalidOption(field, entry, f"unknown {sorted(unknown)}; known are model, provider, params")
+        raise InvalidOption(
+            field, entry, f"unknown {sorted(unknown)}; known are model, provider, params"
+        )
     if not isinstance(plain.get("model"), str) or not plain["model"]:
         raise InvalidOption(f"{field}.model", plain.get("model"), "not the name of a model")
     return plain

@@ -77,7 +77,15 @@ class Dropped:
 
 
 Outcome: TypeAlias = (
-    Completed | Retry | Failed | Delayed | Suspended | WaitingChildren | Cancelled | Released | Dropped
+    Completed
+    | Retry
+    | Failed
+    | Delayed
+    | Suspended
+    | WaitingChildren
+    | Cancelled
+    | Released
+    | Dropped
 )
 
 
@@ -119,7 +127,9 @@ def of_error(
 def error_text(error: BaseException, attempt: int) -> str:
     """An error as the job keeps it: JSON of class, message, traceback and attempt, cut to 8 KiB."""
     cls = type(error)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = (
+        cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    )
     trace = "".join(tracebacks.format_exception(error))
     return _codec.dumps(
         {
@@ -133,7 +143,12 @@ def error_text(error: BaseException, attempt: int) -> str:
 
 
 def to_wire(
-    outcome: Outcome, *, job_id: str, token: str, ago: float, tail: tuple[int, list[list[str]]] | None = None
+    outcome: Outcome,
+    *,
+    job_id: str,
+    token: str,
+    ago: float,
+    tail: tuple[int, list[list[str]]] | None = None,
 ) -> list[object]:
     """An outcome as a line of a turn (docs: lua/functions/turn.lua); `ago`: seconds since the run started."""
     extra: dict[str, object] = {}

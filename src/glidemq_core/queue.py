@@ -174,10 +174,14 @@ class Queue:
 
     async def get(self, id: str) -> Job | None:
         """A snapshot of a job, or None if it is not known."""
-        fields, usage, errors, score = await self._call("job_get", {"id": _keys.check_name(id, "id")})
+        fields, usage, errors, score = await self._call(
+            "job_get", {"id": _keys.check_name(id, "id")}
+        )
         if not fields:
             return None
-        return job_of(id, _texts(fields), _texts(usage), [text.decode() for text in errors], score.decode())
+        return job_of(
+            id, _texts(fields), _texts(usage), [text.decode() for text in errors], score.decode()
+        )
 
     async def jobs(self, state: State, *, start: int = 0, limit: int = 100) -> list[Job]:
         """Snapshots of the jobs in one state, in the order of its index (waiting: next first; ended: oldest first).
@@ -330,7 +334,11 @@ class Queue:
         Raises:
             StreamGap: Events after that one have been trimmed (about the last 5,000 calls are kept).
         """
-        position = after if after is not None else (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
+        position = (
+            after
+            if after is not None
+            else (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
+        )
         while True:
             first, _, entries = await self._call("event_read", {"after": position, "limit": 100})
             if position and first and _is_older(position, first.decode()):
@@ -369,7 +377,10 @@ class Queue:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 

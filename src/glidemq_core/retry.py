@@ -80,7 +80,11 @@ def delay_after(
     counts as exponential from one second.
     """
     least = getattr(error, "retry_after", None)
-    least = float(least) if isinstance(least, int | float) and math.isfinite(least) and least > 0 else 0.0
+    least = (
+        float(least)
+        if isinstance(least, int | float) and math.isfinite(least) and least > 0
+        else 0.0
+    )
     if wire is None:
         return least
     kind = str(wire["type"])

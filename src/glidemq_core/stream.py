@@ -61,7 +61,10 @@ class JobStream:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -85,7 +88,11 @@ def kept_text(chunks: Iterable[Chunk], type: str = "content") -> str:
     for chunk in chunks:
         facts = chunk.fields or {}
         if chunk.type == "reset" and "call" in facts:
-            starts = [i for i, one in enumerate(kept) if one.type == "start" and (one.fields or {}).get("call") == facts["call"]]
+            starts = [
+                i
+                for i, one in enumerate(kept)
+                if one.type == "start" and (one.fields or {}).get("call") == facts["call"]
+            ]
             del kept[starts[-1] if starts else len(kept) :]
         elif chunk.type == "reset":
             upto = _order(str(facts.get("keep_upto", "0")))

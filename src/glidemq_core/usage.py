@@ -51,14 +51,19 @@ def summary_of(rows: Sequence[Any]) -> UsageSummary:
             else:
                 book = tokens if kind == "tokens" else costs
                 book.setdefault(model, defaultdict(int))[name] += amount
-    models = {model: _model(tokens.get(model, {}), costs.get(model, {}), count) for model, count in calls.items()}
+    models = {
+        model: _model(tokens.get(model, {}), costs.get(model, {}), count)
+        for model, count in calls.items()
+    }
     total = _model(_sum(tokens.values()), _sum(costs.values()), sum(calls.values()))
     return UsageSummary(tokens=total.tokens, costs=total.costs, calls=total.calls, models=models)
 
 
 def _model(tokens: Mapping[str, int], costs: Mapping[str, int], calls: int) -> ModelUsage:
     return ModelUsage(
-        tokens=dict(tokens), costs={name: from_nano(nano) for name, nano in costs.items()}, calls=calls
+        tokens=dict(tokens),
+        costs={name: from_nano(nano) for name, nano in costs.items()},
+        calls=calls,
     )
 
 

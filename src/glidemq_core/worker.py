@@ -105,7 +105,9 @@ class Worker:
         """
         self._stop_asked = True
         if self._engine is not None:
-            await self._engine.stop(self._settings.grace if grace is None else seconds(grace, "grace"))
+            await self._engine.stop(
+                self._settings.grace if grace is None else seconds(grace, "grace")
+            )
 
     async def __aenter__(self) -> Self:
         self._background = asyncio.get_running_loop().create_task(self._work())
@@ -117,7 +119,10 @@ class Worker:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._background is not None:
             await self.stop()
@@ -125,11 +130,15 @@ class Worker:
 
     async def _work(self) -> None:
         if self._engine is not None:
-            raise InvalidOption("worker", self.name, "is running already; make another Worker to run it twice")
+            raise InvalidOption(
+                "worker", self.name, "is running already; make another Worker to run it twice"
+            )
         target = resolve(self._settings.connection)
         client = await shared_client(target)
         try:
-            engine = self._engine = Engine(self._settings, self._handlers, self._backoffs, client, target)
+            engine = self._engine = Engine(
+                self._settings, self._handlers, self._backoffs, client, target
+            )
             if self._stop_asked:
                 engine.begin_stop(0)
             self._started.set()
@@ -147,7 +156,11 @@ class Worker:
 
 def _unique_name(name: str | None) -> str:
     """`name` (default: host and pid) and a random part: a name is never used by two process starts."""
-    base = name if name is not None else f"{re.sub(r'[^A-Za-z0-9_.-]', '-', socket.gethostname())}-{os.getpid()}"
+    base = (
+        name
+        if name is not None
+        else f"{re.sub(r'[^A-Za-z0-9_.-]', '-', socket.gethostname())}-{os.getpid()}"
+    )
     return f"{_keys.check_name(base, 'name')}-{secrets.token_hex(3)}"
 
 

@@ -21,7 +21,9 @@ def mark(error: BaseException) -> BaseException:
     info = classify_error(error)
     for name, value in (("retryable", info.retryable), ("retry_after", info.retry_after)):
         if value is not None and not hasattr(error, name):
-            with contextlib.suppress(AttributeError, TypeError):  # an exception with slots goes unmarked
+            with contextlib.suppress(
+                AttributeError, TypeError
+            ):  # an exception with slots goes unmarked
                 setattr(error, name, value)
     return error
 
@@ -54,7 +56,9 @@ class AsyncDriver:
             await self.settle(mark(error))
             raise
 
-    async def events(self, source: AsyncIterator[T], is_hidden: Callable[[T], bool]) -> AsyncIterator[T]:
+    async def events(
+        self, source: AsyncIterator[T], is_hidden: Callable[[T], bool]
+    ) -> AsyncIterator[T]:
         """The events of a stream, each taken in before it is handed on."""
         call, watch = self.call, _Watch(self.call)
         error: BaseException | None = None

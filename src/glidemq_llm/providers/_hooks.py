@@ -125,7 +125,9 @@ def body_of(answer: Any) -> object:
     return parse() if callable(parse) and hasattr(answer, "http_response") else answer
 
 
-def meter_stream(stream: Any, driver: AsyncDriver | SyncDriver, is_hidden: Callable[[Any], bool]) -> None:
+def meter_stream(
+    stream: Any, driver: AsyncDriver | SyncDriver, is_hidden: Callable[[Any], bool]
+) -> None:
     """Have an SDK's stream object give metered events; closing it settles the call."""
     target = stream.parse() if hasattr(stream, "http_response") else stream
     target._iterator = driver.events(target._iterator, is_hidden)

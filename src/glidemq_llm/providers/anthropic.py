@@ -8,7 +8,15 @@ from typing import Any
 from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver, SyncDriver
 from glidemq_llm.metering import MeterSettings
-from glidemq_llm.providers._hooks import Hook, Wrapping, as_they_are, install, meter_stream, never, resource
+from glidemq_llm.providers._hooks import (
+    Hook,
+    Wrapping,
+    as_they_are,
+    install,
+    meter_stream,
+    never,
+    resource,
+)
 
 _API = "anthropic.messages"
 _RESOURCES = ("messages", "beta.messages")
@@ -44,9 +52,14 @@ def quiet(client: Any) -> Any:
 
 def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a streamed call, from messages in the chat format: system messages become `system`."""
-    system = [_text_of(message) for message in messages if message.get("role") in ("system", "developer")]
+    system = [
+        _text_of(message) for message in messages if message.get("role") in ("system", "developer")
+    ]
     rest = [message for message in messages if message.get("role") not in ("system", "developer")]
-    arguments = {"max_tokens": params.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS, **params}
+    arguments = {
+        "max_tokens": params.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS,
+        **params,
+    }
     if system:
         arguments.setdefault("system", "\n\n".join(system))
     return {**arguments, "model": model, "messages": rest, "stream": True}
@@ -64,7 +77,9 @@ def _text_of(message: Any) -> str:
     return "".join(part.get("text", "") for part in content or () if isinstance(part, dict))
 
 
-def _install_stream(outer: Any, inner: Any, path: str, wrapping: Wrapping, *, is_async: bool) -> None:
+def _install_stream(
+    outer: Any, inner: Any, path: str, wrapping: Wrapping, *, is_async: bool
+) -> None:
     """`messages.stream()` sends by itself when its manager is entered: meter the raw stream below it."""
     holder, quiet = resource(outer, path), resource(inner, path)
     if not hasattr(holder, "stream"):
@@ -80,7 +95,11 @@ def _install_stream(outer: Any, inner: Any, path: str, wrapping: Wrapping, *, is
         call = wrapping.call(_API, kwargs, job)
         name = next(name for name in vars(manager) if name.endswith("__api_request"))
         request = getattr(manager, name)
-        metered = _request_async(request, AsyncDriver(job, call)) if is_async else _request(request, SyncDriver(job, call))
+        metered = (
+            _request_async(request, AsyncDriver(job, call))
+            if is_async
+            else _request(request, SyncDriver(job, call))
+        )
         setattr(manager, name, metered)
         return manager
 

@@ -39,7 +39,14 @@ def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dic
     """The arguments of a streamed chat call."""
     options = {**(params.get("stream_options") or {}), "include_usage": True}
     quiet_options = {"num_retries": 0, "max_retries": 0}
-    return {**quiet_options, **params, "model": model, "messages": messages, "stream": True, "stream_options": options}
+    return {
+        **quiet_options,
+        **params,
+        "model": model,
+        "messages": messages,
+        "stream": True,
+        "stream_options": options,
+    }
 
 
 async def send_chat(client: Any, request: dict[str, Any]) -> Any:
@@ -85,7 +92,9 @@ def _current() -> Any:
     return current_job()
 
 
-def _prepare(args: tuple[Any, ...], kwargs: dict[str, Any], settings: MeterSettings, job: Any) -> Any:
+def _prepare(
+    args: tuple[Any, ...], kwargs: dict[str, Any], settings: MeterSettings, job: Any
+) -> Any:
     """The arguments for a metered call: retries off, usage stated; which events to hide; the call."""
     kwargs = {"num_retries": settings.sdk_retries, "max_retries": settings.sdk_retries, **kwargs}
     is_hidden: Callable[[Any], bool] = never
@@ -94,20 +103,31 @@ def _prepare(args: tuple[Any, ...], kwargs: dict[str, Any], settings: MeterSetti
         is_hidden = _is_only_usage
     request = dict(zip(("model", "messages"), args, strict=False)) | kwargs
     model = str(request.get("model", ""))
-    provider = str(kwargs.get("custom_llm_provider") or (model.partition("/")[0] if "/" in model else "openai"))
-    return kwargs, is_hidden, Wrapping(provider=provider, settings=settings).call(_API, request, job)
+    provider = str(
+        kwargs.get("custom_llm_provider") or (model.partition("/")[0] if "/" in model else "openai")
+    )
+    return (
+        kwargs,
+        is_hidden,
+        Wrapping(provider=provider, settings=settings).call(_API, request, job),
+    )
 
 
 def _is_only_usage(event: Any) -> bool:
     chunk = fields(event)
     usage = getattr(event, "usage", None)
-    return usage is not None and not any(_says_something(choice) for choice in chunk.get("choices") or ())
+    return usage is not None and not any(
+        _says_something(choice) for choice in chunk.get("choices") or ()
+    )
 
 
 def _says_something(choice: Any) -> bool:
     facts = fields(choice)
     delta = fields(facts.get("delta"))
-    return bool(facts.get("finish_reason") or any(delta.get(name) for name in ("content", "tool_calls", "role")))
+    return bool(
+        facts.get("finish_reason")
+        or any(delta.get(name) for name in ("content", "tool_calls", "role"))
+    )
 
 
 class MeteredAsyncStream:

@@ -64,7 +64,14 @@ async def send_chat(client: Any, request: dict[str, Any]) -> Any:
 def vendor_of(base_url: str) -> str:
     """Who answers at a base URL; "openai" for a server that only speaks its dialect."""
     host = urlsplit(base_url).hostname or ""
-    return next((name for ending, name in _VENDORS.items() if host == ending or host.endswith(f".{ending}")), "openai")
+    return next(
+        (
+            name
+            for ending, name in _VENDORS.items()
+            if host == ending or host.endswith(f".{ending}")
+        ),
+        "openai",
+    )
 
 
 def _with_usage(arguments: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], bool]]:
