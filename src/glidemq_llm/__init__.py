@@ -1,7 +1,7 @@
 """Middleware for LLM providers on top of `glidemq_core`.
 
-Names are imported at their first use, so that `import glidemq_llm` costs next to nothing, opens no connection and
-loads no vendor's library.
+Names are imported at their first use, so that `import glidemq_llm` costs next to nothing, opens no
+connection and loads no vendor's library.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The words by which vendors name their errors, and what each means. As of 2026-11.
 
-Codes come first, because classes and HTTP statuses lie: an empty account is a 429 at OpenAI, an overload in an
-Anthropic stream has status 200, and Google has one code for a minute's limit and a spent daily quota.
+Codes come first, because classes and HTTP statuses lie: an empty account is a 429 at OpenAI, an
+overload in an Anthropic stream has status 200, and Google has one code for a minute's limit and a
+spent daily quota.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ RETRYABLE = frozenset(
         _C.STREAM_INTERRUPTED,
     }
 )
-# Where another model or provider may do better. A context window needs a larger one; a filter or refusal is not
-# here, because asking the next model until one says yes is a policy that the user has to choose.
+# Where another model or provider may do better. A context window needs a larger one; a filter or
+# refusal is not here, because asking the next model until one says yes is a policy that the user
+# has to choose.
 FALLBACK = RETRYABLE | {_C.QUOTA, _C.AUTH, _C.NOT_FOUND, _C.CONTEXT_WINDOW}
 
 # The HTTP status that an error usually has, for those that arrive without one (inside a stream).
@@ -205,8 +207,9 @@ STATUS = {
     529: _C.OVERLOADED,
 }
 
-# Class names, for errors without a status. Looked up along the class and its bases, the most specific first, so
-# that neither an SDK nor its HTTP library has to be imported (openai 2 sits on httpx, openai 3 on httpx2).
+# Class names, for errors without a status. Looked up along the class and its bases, the most
+# specific first, so that neither an SDK nor its HTTP library has to be imported (openai 2 sits on
+# httpx, openai 3 on httpx2).
 CLASSES = {
     "ContextWindowExceededError": _C.CONTEXT_WINDOW,
     "ContentPolicyViolationError": _C.CONTENT_FILTER,

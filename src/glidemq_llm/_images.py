@@ -1,4 +1,6 @@
-"""What images, audio and documents cost in tokens, by family of models. As of 2026-11; vendors change it often."""
+"""What images, audio and documents cost in tokens, by family of models. As of 2026-11; vendors
+change it often.
+"""
 
 from __future__ import annotations
 

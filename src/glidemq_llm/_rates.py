@@ -1,9 +1,10 @@
 """Price tables: what a model's tokens cost, from three sources in one form.
 
-A `RateCard` has US dollars per million tokens by category and per piece by count. The sources are the user's
-overrides, `genai-prices` (imported at the first question, if installed), and the JSON that ships inside `litellm`
-(read as a file: importing litellm takes seconds and asks the network). Tables disagree with each other and lag
-behind the vendors, so a cost from them is an estimate and an override always wins.
+A `RateCard` has US dollars per million tokens by category and per piece by count. The sources are
+the user's overrides, `genai-prices` (imported at the first question, if installed), and the JSON
+that ships inside `litellm` (read as a file: importing litellm takes seconds and asks the network).
+Tables disagree with each other and lag behind the vendors, so a cost from them is an estimate and
+an override always wins.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class RateCard:
 
     Attributes:
         tokens: US dollars per million tokens, by category.
-        pieces: US dollars apiece, by count ("web_search_requests", "pages", ...; "requests" is the call itself).
+        pieces: US dollars apiece, by count ("web_search_requests", "pages", ...; "requests" is the
+            call itself).
         source: Which table it is from.
         is_tiered: Whether the asked tier and speed are in these prices already.
     """
@@ -75,9 +77,6 @@ def references(question: Question) -> Iterator[tuple[str | None, str]]:
         yield None, question.model
 
 
-# --- the user's own prices
-
-
 def override_card(
     overrides: Mapping[str, Mapping[str, Number]], question: Question
 ) -> RateCard | None:
@@ -93,8 +92,6 @@ def override_card(
     # One namespace for both: the grammar of categories tells tokens from pieces where it matters.
     return RateCard(tokens=prices, pieces=prices, source="override", is_tiered=True)
 
-
-# --- genai-prices
 
 _GENAI_TOKENS = {
     "input": ("input_text_mtok", "input_mtok"),
@@ -220,8 +217,6 @@ def _genai_rates(price: Any, prompt_tokens: int, *, is_tiered: bool) -> RateCard
             pieces[count] = apiece / per
     return RateCard(tokens=tokens, pieces=pieces, source="genai-prices", is_tiered=is_tiered)
 
-
-# --- LiteLLM's table
 
 _LITELLM_TOKENS = {
     "input": "input_cost_per_token",

@@ -1,7 +1,8 @@
-"""Reading other people's objects: dicts, pydantic models of any SDK, plain objects, protobuf messages.
+"""Reading other people's objects: dicts, pydantic models of any SDK, plain objects, protobuf
+messages.
 
-Everything that looks into a response goes through here, so that no SDK has to be imported and a decoded JSON
-body reads like the SDK's own object.
+Everything that looks into a response goes through here, so that no SDK has to be imported and a
+decoded JSON body reads like the SDK's own object.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ EMPTY: Mapping[str, Any] = {}
 def fields(value: object) -> Mapping[str, Any]:
     """The fields of a dict or object, without copying in the usual cases; empty for anything else.
 
-    Attribute access is avoided on purpose: a missing attribute of a pydantic model costs a microsecond, a missing
-    key thirty nanoseconds, and streams ask for many fields that are mostly absent.
+    Attribute access is avoided on purpose: a missing attribute of a pydantic model costs a
+    microsecond, a missing key thirty nanoseconds, and streams ask for many fields that are mostly
+    absent.
     """
     if isinstance(value, dict):
         return cast("dict[str, Any]", value)
@@ -62,7 +64,9 @@ def plain(value: object, depth: int = 8) -> Any:
 
 
 def number(value: object) -> int | None:
-    """A count as an int; None for null, negatives, booleans, fractions and anything that is not a number."""
+    """A count as an int; None for null, negatives, booleans, fractions and anything that is not a
+    number.
+    """
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

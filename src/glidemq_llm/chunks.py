@@ -1,4 +1,5 @@
-"""What a model call writes into its job's stream, and how a call can end. The vocabulary is the same for every vendor.
+"""What a model call writes into its job's stream, and how a call can end. The vocabulary is the
+same for every vendor.
 
 | type | content | fields |
 |---|---|---|
@@ -14,8 +15,8 @@
 | reset | reason | call, attempt: drop everything since the matching start |
 | done | finish reason | call, raw |
 
-The pieces of one vendor's events are made by `glidemq_llm.translators`; `start`, `usage`, `reset` and `done` belong
-to whoever runs the call.
+The pieces of one vendor's events are made by `glidemq_llm.translators`; `start`, `usage`, `reset`
+and `done` belong to whoever runs the call.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class FinishReason(StrEnum):
 
 
 class Piece(NamedTuple):
-    """One piece of an answer, ready for `job.stream_chunk(piece.type, piece.content, **piece.fields)`."""
+    """One piece of an answer, ready for `job.stream_chunk(piece.type, piece.content,
+    **piece.fields)`.
+    """
 
     type: str
     content: str

@@ -1,7 +1,8 @@
 """What an exception of any provider library means: retry, fall back, wait, or stop.
 
-The order of trust: our own errors, the vendor's code in the body, the words of the message, the HTTP status, the
-name of the class. Nothing is imported to find out; exceptions are read like any other foreign object.
+The order of trust: our own errors, the vendor's code in the body, the words of the message, the
+HTTP status, the name of the class. Nothing is imported to find out; exceptions are read like any
+other foreign object.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ class ErrorInfo:
     Attributes:
         category: What went wrong.
         retryable: Whether the same call may succeed later.
-        fallback: Whether to go to the next model by default. For `context_window` only a larger one helps; for
-            `content_filter` and `refusal` the user must opt in, so it is False there.
-        retry_after: Seconds the vendor asks to wait, as stated; None if it does not say. It may be hours.
+        fallback: Whether to go to the next model by default. For `context_window` only a larger one
+            helps; for `content_filter` and `refusal` the user must opt in, so it is False there.
+        retry_after: Seconds the vendor asks to wait, as stated; None if it does not say. It may be
+            hours.
         billed: Whether the call may have cost something although it failed: book its estimate.
         in_stream: Whether it arrived inside a stream that had begun with status 200.
         code: The vendor's own word for it.
@@ -154,9 +156,6 @@ def _own_error(exc: core.GlideMQError) -> ErrorInfo:
             return _info(_C.BUG)
 
 
-# --- reading the exception
-
-
 def _facts(exc: BaseException) -> _Facts:
     body = _body(exc)
     return _Facts(
@@ -201,7 +200,9 @@ def _body(exc: BaseException) -> object:
 
 
 def _error_objects(body: object) -> Iterator[Mapping[str, Any]]:
-    """The error object and those nested in it, the most telling first (a wrapper's own words come last)."""
+    """The error object and those nested in it, the most telling first (a wrapper's own words come
+    last).
+    """
     top = fields(body)
     inner = [fields(top.get(key)) for key in ("error", "Error", "response")]
     for holder in (*inner, top):
@@ -288,9 +289,6 @@ def _headers(exc: BaseException) -> object:
     return meta.get("HTTPHeaders") or {}
 
 
-# --- deciding
-
-
 def _category(facts: _Facts) -> ErrorCategory:
     """The first that has an answer, from the most to the least telling."""
     specific = (code for code in facts.codes if not _is_general(code))
@@ -314,7 +312,9 @@ def _is_general(code: str) -> bool:
 
 
 def _google_quota(facts: _Facts) -> ErrorCategory | None:
-    """Google has one code for a minute's limit and for a spent day; what was violated tells them apart."""
+    """Google has one code for a minute's limit and for a spent day; what was violated tells them
+    apart.
+    """
     details = [
         fields(d) for error in _error_objects(facts.body) for d in items(error.get("details"))
     ]
@@ -326,7 +326,9 @@ def _google_quota(facts: _Facts) -> ErrorCategory | None:
 
 
 def _by_words(facts: _Facts) -> ErrorCategory | None:
-    """What the message says; asked only of errors of vendors, not of any text that has such words in it."""
+    """What the message says; asked only of errors of vendors, not of any text that has such words
+    in it.
+    """
     if facts.status is None and not facts.codes and facts.module not in VENDOR_MODULES:
         return None
     is_refused = facts.status is not None and 400 <= facts.status < 500 and facts.status != 429
@@ -345,7 +347,9 @@ def _by_status(status: int | None) -> ErrorCategory | None:
 
 
 def _by_class(facts: _Facts) -> ErrorCategory | None:
-    """The class, and for an SDK's wrapper what it wraps: a cut stream looks like any failed connection."""
+    """The class, and for an SDK's wrapper what it wraps: a cut stream looks like any failed
+    connection.
+    """
     named = next((CLASSES[name] for name in facts.names if name in CLASSES), None)
     wrapped = next((CLASSES[name] for name in facts.cause_names if name in CLASSES), None)
     found = wrapped if named is _C.CONNECTION and wrapped is _C.STREAM_INTERRUPTED else named
@@ -355,7 +359,9 @@ def _by_class(facts: _Facts) -> ErrorCategory | None:
 
 
 def _is_in_stream(facts: _Facts, category: ErrorCategory) -> bool:
-    """Whether the answer had begun: status 200 (Anthropic), or a bare API error with a body (OpenAI)."""
+    """Whether the answer had begun: status 200 (Anthropic), or a bare API error with a body
+    (OpenAI).
+    """
     if facts.names[0] == "APIResponseValidationError":
         return False
     is_bare = facts.names[0] == "APIError" and facts.body is not None and facts.status is None

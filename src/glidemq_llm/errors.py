@@ -29,7 +29,8 @@ class StreamInterrupted(ProviderError):
 
     Attributes:
         model, provider: Who was asked, where known.
-        delivered: Whether any text had been handed on, so that readers need a `reset` before another try.
+        delivered: Whether any text had been handed on, so that readers need a `reset` before
+            another try.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class FallbacksExhausted(ProviderError):
 
     Attributes:
         hops: One line per model tried: its name and why it failed, in order.
-        retryable: Whether a later attempt of the job may do better (some hop failed for a passing reason).
+        retryable: Whether a later attempt of the job may do better (some hop failed for a passing
+            reason).
         retry_after: Seconds until the earliest hop says it could be asked again, where one said so.
     """
 

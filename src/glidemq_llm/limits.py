@@ -1,8 +1,9 @@
 """The rate-limit headers of every vendor, in one form.
 
-A limit is an *axis* (requests, tokens, input_tokens, ...) with what is left of it and when it is full again. The
-names differ by vendor, the time formats even within one: Go durations, seconds, RFC 3339, epoch seconds and
-milliseconds, HTTP dates. Header names decide; the vendor's name is needed for nothing but a tie.
+A limit is an *axis* (requests, tokens, input_tokens, ...) with what is left of it and when it is
+full again. The names differ by vendor, the time formats even within one: Go durations, seconds, RFC
+3339, epoch seconds and milliseconds, HTTP dates. Header names decide; the vendor's name is needed
+for nothing but a tie.
 """
 
 from __future__ import annotations
@@ -95,11 +96,12 @@ def parse_rate_limits(
     """Read the rate limits from a response's headers.
 
     Args:
-        headers: A mapping in any case, an SDK's headers object, or pairs. Names with the prefix that LiteLLM adds
-            are understood as well.
-        provider: Who answered, where known. Groq's request limit is per day, which its headers do not say.
-        now: The present for absolute times. Default: the response's own `date`, so that a wrong local clock does
-            no harm, else the local clock.
+        headers: A mapping in any case, an SDK's headers object, or pairs. Names with the prefix
+            that LiteLLM adds are understood as well.
+        provider: Who answered, where known. Groq's request limit is per day, which its headers do
+            not say.
+        now: The present for absolute times. Default: the response's own `date`, so that a wrong
+            local clock does no harm, else the local clock.
     """
     known = _lower(headers)
     present = now or _http_date(known.get("date")) or datetime.now(UTC)
@@ -116,7 +118,9 @@ def parse_rate_limits(
 
 
 def parse_retry_after(headers: object, *, now: datetime | None = None) -> float | None:
-    """Seconds that a response asks to wait: `retry-after-ms`, else `retry-after` (seconds or an HTTP date)."""
+    """Seconds that a response asks to wait: `retry-after-ms`, else `retry-after` (seconds or an
+    HTTP date).
+    """
     known = _lower(headers)
     in_ms = _float(known.get("retry-after-ms"))
     if in_ms is not None:
@@ -133,7 +137,8 @@ def parse_retry_after(headers: object, *, now: datetime | None = None) -> float 
 
 
 def parse_duration(written: str) -> float | None:
-    """Seconds from a Go duration ("1h2m3s", "12ms", "2m59.56s") or a plain number; None if it is neither.
+    """Seconds from a Go duration ("1h2m3s", "12ms", "2m59.56s") or a plain number; None if it is
+    neither.
 
     >>> parse_duration("6m0s")
     360.0
@@ -169,7 +174,8 @@ def _axis(written: str) -> tuple[str, float | None]:
         return _AXES.get(name, name), None
     axis = _AXES.get(found["axis"], found["axis"])
     window = float(found["many"] or 1) * _WINDOW_SECONDS[found["unit"]]
-    # Two windows of one unit are two limits: the short one is what a throttle wants under the plain name.
+    # Two windows of one unit are two limits: the short one is what a throttle wants under the plain
+    # name.
     return (axis if window <= 60 else f"{axis}_{found['unit']}"), window
 
 
@@ -218,7 +224,9 @@ def _says_something(axis: Axis) -> bool:
 
 
 def _lower(headers: object) -> dict[str, str]:
-    """Header names in lower case, without LiteLLM's prefix; the vendor's own spelling wins over the copy."""
+    """Header names in lower case, without LiteLLM's prefix; the vendor's own spelling wins over the
+    copy.
+    """
     plain: dict[str, str] = {}
     copied: dict[str, str] = {}
     for name, value in _pairs(headers):

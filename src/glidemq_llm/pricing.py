@@ -1,7 +1,7 @@
 """What a call cost, or would cost.
 
-Money is an integer of nano-dollars (10^-9 US dollars) everywhere it is added up, rounded up once per call, and a
-`Decimal` where people see it. An unknown price is None, never 0.
+Money is an integer of nano-dollars (10^-9 US dollars) everywhere it is added up, rounded up once
+per call, and a `Decimal` where people see it. An unknown price is None, never 0.
 """
 
 from __future__ import annotations
@@ -41,11 +41,13 @@ class Cost:
 
     Attributes:
         nano: Nano-dollars in all, rounded up.
-        by_category: Nano-dollars by token category and count; they add up to `nano`. Empty where a vendor states
-            only the sum.
-        source: "provider" (the vendor stated it), "override", "genai-prices", "litellm" or "callable"; several
-            joined by "+" where models of one answer were priced by different tables.
-        unpriced: Counts (searches, pages, ...) that were used but have no price: the cost is a lower bound.
+        by_category: Nano-dollars by token category and count; they add up to `nano`. Empty where a
+            vendor states only the sum.
+        source: "provider" (the vendor stated it), "override", "genai-prices", "litellm" or
+            "callable"; several joined by "+" where models of one answer were priced by different
+            tables.
+        unpriced: Counts (searches, pages, ...) that were used but have no price: the cost is a
+            lower bound.
     """
 
     nano: int
@@ -67,17 +69,21 @@ class Cost:
 class Pricing:
     """Prices calls.
 
-    The first source that knows wins: the vendor's own statement, the overrides, `genai-prices`, LiteLLM's table.
+    The first source that knows wins: the vendor's own statement, the overrides, `genai-prices`,
+    LiteLLM's table.
 
     Args:
         overrides: US dollars per million tokens by model and category, for example
-            `{"openai/gpt-5-mini": {"input": "0.25", "output": 2}}`. A key is a model, `provider/model`, or a prefix
-            of either ("*" fits all); the longest that fits wins. Categories without a price of their own use that of their
-            fallback (`cached_input` that of `input`, `reasoning` that of `output`). Counts such as
-            "web_search_requests" are priced apiece, "requests" is the price of the call itself.
-        on_unpriced: What to do about an unknown price: "allow" the call (its cost is None), "deny" it (`quote`
-            raises before anything is sent), or a function that is given the usage and returns US dollars or None.
-        litellm_prices: A file in the form of LiteLLM's price table, instead of the one inside an installed litellm.
+            `{"openai/gpt-5-mini": {"input": "0.25", "output": 2}}`. A key is a model,
+            `provider/model`, or a prefix of either ("*" fits all); the longest that fits wins.
+            Categories without a price of their own use that of their fallback (`cached_input` that
+            of `input`, `reasoning` that of `output`). Counts such as "web_search_requests" are
+            priced apiece, "requests" is the price of the call itself.
+        on_unpriced: What to do about an unknown price: "allow" the call (its cost is None), "deny"
+            it (`quote` raises before anything is sent), or a function that is given the usage and
+            returns US dollars or None.
+        litellm_prices: A file in the form of LiteLLM's price table, instead of the one inside an
+            installed litellm.
     """
 
     def __init__(
@@ -94,11 +100,13 @@ class Pricing:
     def cost(self, usage: Usage, *, batch: bool = False) -> Cost | None:
         """What a finished call cost; None if no source knows a price.
 
-        It never raises for an unknown price, whatever the policy: the money is spent and has to be booked.
+        It never raises for an unknown price, whatever the policy: the money is spent and has to be
+        booked.
 
         Args:
             usage: What the call used. An estimated usage is priced like a stated one.
-            batch: The call ran in a vendor's batch interface, at half price where no batch price is known.
+            batch: The call ran in a vendor's batch interface, at half price where no batch price is
+                known.
         """
         if usage.provider_cost is not None:
             return Cost(nano=to_nano(usage.provider_cost), source="provider")
@@ -180,7 +188,9 @@ class Pricing:
 
 
 def _billable(usage: Usage) -> list[tuple[str | None, Mapping[str, int]]]:
-    """What is to be paid, by model: invoiced tokens where the vendor says they differ from the processed ones."""
+    """What is to be paid, by model: invoiced tokens where the vendor says they differ from the
+    processed ones.
+    """
     model = usage.model or usage.requested_model
     if usage.billed is not None:
         return [(model, {side: tokens for side, tokens in usage.billed.items() if tokens})]

@@ -1,7 +1,8 @@
 """How many tokens a call will use, told before it is sent, and how many came back when nobody says.
 
-An estimate is for reserving budget and throttle: the settling figure replaces it. So it must not cost a network
-call, must not stand in the way (a microsecond per word at most), and should rather be too high than too low.
+An estimate is for reserving budget and throttle: the settling figure replaces it. So it must not
+cost a network call, must not stand in the way (a microsecond per word at most), and should rather
+be too high than too low.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ class Estimate:
     Attributes:
         input: Prompt tokens.
         output_max: Tokens of the answer to reserve, over all its choices.
-        confidence: "exact": the vendor's own vocabulary counted plain text. "good": counted with a vocabulary,
-            but tools, media or another vendor's factor are estimated. "rough": by classes of characters.
+        confidence: "exact": the vendor's own vocabulary counted plain text. "good": counted with a
+            vocabulary, but tools, media or another vendor's factor are estimated. "rough": by
+            classes of characters.
         base: The prompt tokens before a learned correction; what `Corrections.learn` compares with.
     """
 
@@ -69,14 +71,15 @@ def estimate_tokens(
     """Estimate a call from the arguments it will be made with.
 
     Args:
-        request: The arguments of the SDK's call or the job's data, in any vendor's form: `messages`, `input`,
-            `contents` or `prompt`, with `model`, `tools`, `max_tokens` and so on.
+        request: The arguments of the SDK's call or the job's data, in any vendor's form:
+            `messages`, `input`, `contents` or `prompt`, with `model`, `tools`, `max_tokens` and so
+            on.
         provider: Who will be asked; by default told from the model's name.
-        counter: Asked first: a function of the request that returns prompt tokens or a whole estimate, or None
-            to leave it to the built-in ways.
+        counter: Asked first: a function of the request that returns prompt tokens or a whole
+            estimate, or None to leave it to the built-in ways.
         expected_output: A learned length of answers, for requests that set no limit.
-        default_output: What to reserve for an answer if neither is known. The model's own maximum would be safe
-            and useless: it blocks every budget.
+        default_output: What to reserve for an answer if neither is known. The model's own maximum
+            would be safe and useless: it blocks every budget.
         corrections: What earlier calls have taught about the model.
     """
     own = counter(request) if counter is not None else None
@@ -96,7 +99,9 @@ def estimate_tokens(
 
 
 def count_text(written: str, model: str | None = None, provider: str | None = None) -> int:
-    """Tokens of a text as the model counts them, as well as can be told: for answers whose usage never came."""
+    """Tokens of a text as the model counts them, as well as can be told: for answers whose usage
+    never came.
+    """
     if not written:
         return 0
     family = family_of(model, provider)
@@ -107,7 +112,9 @@ def count_text(written: str, model: str | None = None, provider: str | None = No
 
 
 class ReceivedCounter:
-    """Counts what arrives over a stream, by kind. Adding costs next to nothing; counting happens on demand."""
+    """Counts what arrives over a stream, by kind. Adding costs next to nothing; counting happens on
+    demand.
+    """
 
     def __init__(self, model: str | None = None, provider: str | None = None) -> None:
         self.model = model
@@ -135,7 +142,8 @@ class ReceivedCounter:
 
 
 class Corrections:
-    """Learns how far estimates are off, per model, as an exponential average of actual over estimated.
+    """Learns how far estimates are off, per model, as an exponential average of actual over
+    estimated.
 
     Args:
         weight: How much the newest call counts, from 0 to 1.

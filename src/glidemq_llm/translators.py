@@ -1,8 +1,8 @@
 """From the events of a stream to pieces of the common vocabulary, one translator per API.
 
-A translator belongs to one stream: it remembers which tool calls are open and why the answer ended. Events may be
-the SDK's objects or decoded JSON. Events without content (pings, headers, block borders) give no pieces; they are
-signs of life all the same.
+A translator belongs to one stream: it remembers which tool calls are open and why the answer ended.
+Events may be the SDK's objects or decoded JSON. Events without content (pings, headers, block
+borders) give no pieces; they are signs of life all the same.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Translator(Protocol):
     """Turns the events of one stream into pieces.
 
     Attributes:
-        finish: Why the answer ended; None while no terminal marker has been seen. A stream that ends while this is
-            None was cut.
+        finish: Why the answer ended; None while no terminal marker has been seen. A stream that
+            ends while this is None was cut.
     """
 
     def translate(self, event: object) -> list[Piece]:

@@ -1,8 +1,9 @@
 """What a model call used, in one form for every vendor.
 
-`normalize_usage` reads a whole response or a recorded list of stream events; `UsageAccumulator` is fed the events of
-a running stream. How each vendor's figures become disjoint categories is in `_usage_shapes`; where the figures are
-found in a response, how events merge, and when they count as complete is here.
+`normalize_usage` reads a whole response or a recorded list of stream events; `UsageAccumulator` is
+fed the events of a running stream. How each vendor's figures become disjoint categories is in
+`_usage_shapes`; where the figures are found in a response, how events merge, and when they count as
+complete is here.
 """
 
 from __future__ import annotations
@@ -31,16 +32,20 @@ class Usage:
     """What one model call used.
 
     Attributes:
-        tokens: Tokens by category (see `glidemq_llm.categories`). The categories are disjoint: their sum is
-            `total_tokens`. Empty categories are left out.
-        counts: What is billed by the piece: web_search_requests, search_units, audio_seconds, pages, ...
-        billed: The invoiced tokens {input, output}, where the vendor says they differ from the processed ones.
+        tokens: Tokens by category (see `glidemq_llm.categories`). The categories are disjoint:
+            their sum is `total_tokens`. Empty categories are left out.
+        counts: What is billed by the piece: web_search_requests, search_units, audio_seconds,
+            pages, ...
+        billed: The invoiced tokens {input, output}, where the vendor says they differ from the
+            processed ones.
         provider_cost: US dollars stated by the vendor. It beats every price table.
         parts: The tokens by model, where more than one model worked on the answer.
-        status: "complete": the vendor stated it. "partial": the stream ended early and only some figures are known.
-            "missing": nothing was stated. The last two must be estimated (`with_estimate`), never taken as 0.
+        status: "complete": the vendor stated it. "partial": the stream ended early and only some
+            figures are known. "missing": nothing was stated. The last two must be estimated
+            (`with_estimate`), never taken as 0.
         source: Where the tokens come from: "provider", "estimated", or "mixed".
-        model, provider: Who answered; `requested_model` is who was asked, where that is known to the caller.
+        model, provider: Who answered; `requested_model` is who was asked, where that is known to
+            the caller.
         service_tier, speed: What the price depends on besides the model.
         details: The vendor's own usage object, for reading and for debugging; bounded in size.
     """
@@ -80,8 +85,8 @@ class Usage:
 
         Args:
             input: Estimated prompt tokens; used if no prompt figure is known.
-            output: Tokens counted in the text that was received. A running total of the vendor is kept where it
-                is higher.
+            output: Tokens counted in the text that was received. A running total of the vendor is
+                kept where it is higher.
             reasoning: The same for the thinking that was received.
         """
         if self.status == "complete":
@@ -128,9 +133,11 @@ def normalize_usage(raw: object, provider: str | None = None) -> Usage:
     """Read the usage of a response.
 
     Args:
-        raw: A response, a usage object or a decoded body (a dict or any SDK's object), or the list of a stream's
-            events in order. A list that ends early gives `status` "partial" or "missing".
-        provider: Who was asked, where known; it settles the few cases that the fields alone leave open.
+        raw: A response, a usage object or a decoded body (a dict or any SDK's object), or the list
+            of a stream's events in order. A list that ends early gives `status` "partial" or
+            "missing".
+        provider: Who was asked, where known; it settles the few cases that the fields alone leave
+            open.
 
     Nothing is raised for an unknown shape: the status is "missing" then.
     """
@@ -146,11 +153,12 @@ def normalize_usage(raw: object, provider: str | None = None) -> Usage:
 class UsageAccumulator:
     """Collects the usage of a running stream.
 
-    Every event may be fed; one that says nothing about usage costs about a microsecond. Figures are merged field by
-    field, a later one replacing an earlier one: streams repeat running totals, and none of them is an increment.
+    Every event may be fed; one that says nothing about usage costs about a microsecond. Figures are
+    merged field by field, a later one replacing an earlier one: streams repeat running totals, and
+    none of them is an increment.
 
     >>> usage = UsageAccumulator()
-    >>> usage.feed({"type": "message_start", "message": {"usage": {"input_tokens": 11, "output_tokens": 1}}})
+    >>> usage.feed({"type": "message_start", "message": {"usage": {"input_tokens": 11}}})
     >>> usage.feed({"type": "message_delta", "usage": {"output_tokens": 6}})
     >>> dict(usage.result().tokens)
     {'input': 11, 'output': 6}
@@ -247,7 +255,8 @@ class UsageAccumulator:
     def _usage_as_known(self) -> Mapping[str, Any]:
         if not self._has_cursor:
             return self._usage
-        # A handful of tokens that stand for "started"; taking it as output has been a known way to undercharge.
+        # A handful of tokens that stand for "started"; taking it as output has been a known way to
+        # undercharge.
         return {
             key: value
             for key, value in self._usage.items()

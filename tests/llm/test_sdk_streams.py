@@ -1,4 +1,6 @@
-"""Real SDKs read the recorded streams from a loopback transport; what they hand out is accumulated and translated."""
+"""Real SDKs read the recorded streams from a loopback transport; what they hand out is accumulated
+and translated.
+"""
 
 import json
 from collections.abc import Iterable
