@@ -49,6 +49,7 @@ class Client:
         """Does it speak to a cluster?"""
         return self.target.cluster
 
+    @_failpoints.around
     async def call(
         self, name: str, root: str, args: dict[str, object], *, give_up_after: float = GIVE_UP_AFTER
     ) -> Any:

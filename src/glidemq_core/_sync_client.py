@@ -27,6 +27,7 @@ class SyncClient:
         self._glide: Any = None
         self._failures = 0
 
+    @_failpoints.around
     def call(
         self, name: str, root: str, args: dict[str, object], *, give_up_after: float = 2.0
     ) -> Any:
