@@ -20,13 +20,15 @@ from glidemq_llm.demo.processes import Processes, WorkerProcess
 from glidemq_llm.demo.screen import Answer, LiveScreen, PlainScreen, Screen
 from glidemq_llm.demo.summary import kept_text_is_result, summary_table
 
+LOCAL_MODEL = f"openai/{MODEL_NAME}"
 QUESTIONS = {
     "sky": "Explain in a few sentences why the sky is blue.",
     "tides": "Explain in a few sentences what causes the tides.",
     "bees": "Describe how a bee finds flowers.",
     "letter": "Write a short letter to a friend about the sea.",
 }
-ANSWER_TOKENS = 120
+LOCAL_ANSWER_TOKENS = 120
+ANSWER_TOKENS = 1000  # a reasoning model spends some of them before it answers
 KILL_AFTER = 20  # content chunks of one answer
 LEASE = 3.0  # seconds; short, so that one sees a killed worker's job move soon
 PATIENCE = 300.0  # seconds until the demo gives up
@@ -85,7 +87,16 @@ class Demo:
                 return
 
 
+def _limit(model: str) -> dict[str, int]:
+    """The longest answer, under the name that the model's vendor has for it."""
+    if model == LOCAL_MODEL:
+        return {"max_tokens": LOCAL_ANSWER_TOKENS}
+    name = "max_completion_tokens" if model.startswith("openai/") else "max_tokens"
+    return {name: ANSWER_TOKENS}
+
+
 async def _add(queue: Queue, model: str) -> list[Answer]:
+    limit = _limit(model)
     answers: list[Answer] = []
     for title, question in QUESTIONS.items():
         job = await queue.add(
@@ -93,12 +104,12 @@ async def _add(queue: Queue, model: str) -> list[Answer]:
             {
                 "model": model,
                 "messages": [{"role": "user", "content": question}],
-                "max_tokens": ANSWER_TOKENS,
+                **limit,
             },
             lock_duration=LEASE,
             attempts=2,
         )
-        answers.append(Answer(title, job.id, ANSWER_TOKENS))
+        answers.append(Answer(title, job.id, limit=sum(limit.values())))
     return answers
 
 
@@ -122,7 +133,7 @@ async def run_demo(*, model: str, queue_name: str, plain: bool, kill: bool) -> b
         processes = await stack.enter_async_context(Processes())
         environment = await _environment(processes, model)
         workers = [await processes.worker(name, queue_name, environment) for name in ("A", "B")]
-        name = model or f"openai/{MODEL_NAME}"
+        name = model or LOCAL_MODEL
         console.print(
             f"Model {name}, queue {queue_name!r}, "
             + " and ".join(
@@ -169,6 +180,15 @@ async def _report(queue: Queue, answers: list[Answer], console: Console) -> bool
     return complete and same
 
 
+def _check_key(model: str) -> None:
+    vendor = model.partition("/")[0]
+    if vendor not in ("openai", "anthropic"):
+        raise typer.BadParameter("openai/NAME or anthropic/NAME", param_hint="--model")
+    key = f"{vendor.upper()}_API_KEY"
+    if not os.environ.get(key):
+        raise typer.BadParameter(f"{key} is not set", param_hint="--model")
+
+
 def demo(
     model: Annotated[
         str,
@@ -181,9 +201,8 @@ def demo(
     kill: Annotated[bool, typer.Option(help="Kill a worker in mid-answer.")] = True,
 ) -> None:
     """Chat jobs on two workers, live; one worker is killed in mid-answer, and nothing is lost."""
-    key = f"{model.partition('/')[0].upper()}_API_KEY"
-    if model and not os.environ.get(key):
-        raise typer.BadParameter(f"{key} is not set", param_hint="--model")
+    if model:
+        _check_key(model)
     plain = plain or not sys.stdout.isatty()
     try:
         ok = asyncio.run(run_demo(model=model, queue_name=queue, plain=plain, kill=kill))

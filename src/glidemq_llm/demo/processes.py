@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 START_TIMEOUT = 60.0  # seconds; a cold disk may take long to read the model
+END_TIMEOUT = 5.0  # seconds; a worker whose jobs are over ends in a fraction of one
 
 
 @dataclass(slots=True)
@@ -41,13 +42,18 @@ class Processes:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for process in self._processes:
-            if process.returncode is None:
-                process.terminate()
+        try:
+            for process in self._processes:
+                assert process.stdin
+                process.stdin.close()
+            for process in self._processes:
+                await _end(process)
+        finally:
+            for process in self._processes:
+                if process.returncode is None:
+                    process.kill()
+            self._complaints.close()
         await self._watchers.__aexit__(None, None, None)
-        for process in self._processes:
-            await _end(process)
-        self._complaints.close()
 
     async def model_server(self, slots: int) -> str:
         """Start the local model and return its URL."""
@@ -111,7 +117,7 @@ async def _note_jobs(worker: WorkerProcess) -> None:
 
 async def _end(process: Process) -> None:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(END_TIMEOUT):
             await process.wait()
     except TimeoutError:
         process.kill()
