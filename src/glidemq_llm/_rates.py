@@ -66,6 +66,12 @@ class RateCard:
     is_tiered: bool = False
 
 
+def is_local(question: Question) -> bool:
+    """Whether the model runs on a server of one's own, by its provider or the first part of its name."""
+    names = {question.provider or "", question.model.partition("/")[0]}
+    return not LOCAL_PROVIDERS.isdisjoint(names)
+
+
 def references(question: Question) -> Iterator[tuple[str | None, str]]:
     """The (provider, model) pairs under which a table may know a model, the most specific first."""
     head, slash, rest = question.model.partition("/")
@@ -90,7 +96,7 @@ def override_card(
     best = max(fitting, key=lambda key: (key in names, len(key)))
     prices = {name: Decimal(str(price)) for name, price in overrides[best].items()}
     # One namespace for both: the grammar of categories tells tokens from pieces where it matters.
-    return RateCard(tokens=prices, pieces=prices, source="override", is_tiered=True)
+    return RateCard(tokens=prices, pieces=prices, source="override")
 
 
 _GENAI_TOKENS = {
@@ -142,7 +148,7 @@ _GENAI_PROVIDERS = {
 
 def genai_card(question: Question) -> RateCard | None:
     """The price by `genai-prices`; None if it is not installed or does not know the model."""
-    if (question.provider or "") in LOCAL_PROVIDERS or not _has_genai_prices():
+    if is_local(question) or not _has_genai_prices():
         return None
     context = _genai_context(question)
     hour = int(time.time() // 3600)  # prices have dates, some vendors' even hours
@@ -263,7 +269,7 @@ def litellm_card(question: Question, path: Path | None = None) -> RateCard | Non
         question: Whose price.
         path: A table of the same form to read instead of the installed one.
     """
-    if (question.provider or "") in LOCAL_PROVIDERS:
+    if is_local(question):
         return None
     table = _litellm_table(path)
     for provider, model in references(question):

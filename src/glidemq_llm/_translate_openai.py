@@ -64,6 +64,8 @@ class ChatTranslator(Base):
         if isinstance(legacy, str) and legacy:  # the old completions API has no delta
             pieces.append(Piece(ChunkType.CONTENT, legacy, at_index(choice.get("index"))))
         pieces += [self._tool_call(fields(call)) for call in items(delta.get("tool_calls"))]
+        if delta.get("function_call"):  # the form before tool calls
+            pieces.append(self._tool_call({"function": delta["function_call"]}))
         notes = items(delta.get("annotations"))
         pieces += [Piece(ChunkType.CITATION, encoded(note)) for note in notes]
         if choice.get("error"):

@@ -37,7 +37,7 @@ _WINDOWS = {("groq", "requests"): _DAY, ("groq", "tokens"): 60.0, ("together", "
 
 _FIELD = "limit|remaining|reset|renewalperiod"
 _PATTERNS = (
-    re.compile(rf"anthropic-ratelimit-(?P<axis>[\w-]+)-(?P<field>{_FIELD}|utilization)"),
+    re.compile(rf"anthropic-(?:ratelimit-)?(?P<axis>[\w-]+)-(?P<field>{_FIELD}|utilization)"),
     re.compile(rf"(?:x-)?ratelimit-(?P<field>{_FIELD})(?:-(?P<axis>[\w-]+))?"),
     re.compile(rf"x-(?P<axis>token)limit-(?P<field>{_FIELD})"),
 )

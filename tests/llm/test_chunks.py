@@ -86,6 +86,10 @@ def test_validated_chunks_of_the_sdk():
             delta(tool_calls=[{"id": "null", "function": {"name": "f", "arguments": {"a": 1}}}]),
             [("tool_call", '{"a": 1}', {"index": "0", "name": "f"})],
         ),
+        (
+            delta(function_call={"name": "f", "arguments": "{}"}),
+            [("tool_call", "{}", {"index": "0", "name": "f"})],
+        ),
         ({"error": {"message": "busy", "code": 502}}, [("error", "busy", {"code": "502"})]),
         (
             delta(content="see", annotations=[{"type": "url_citation"}]),

@@ -54,6 +54,7 @@ FORMATS = [
         {
             "input_tokens": Axis(limit=80000, remaining=79000, reset_seconds=30),
             "output_tokens": Axis(limit=16000),
+            "priority_input_tokens": Axis(limit=1),
             "unified_5h": Axis(limit=1000, remaining=750, reset_seconds=90),
         },
     ),

@@ -312,6 +312,15 @@ def test_snake_case_of_googles_sdk_reads_like_the_wire():
     assert dict(usage.tokens) == case_named("gemini-document-cache")["expected"]["tokens"]
 
 
+def test_envelope_of_a_client_is_opened():
+    case = case_named("together-stream")
+
+    usage = normalize_usage([SimpleNamespace(data=event) for event in case["raw"]])
+
+    assert dict(usage.tokens) == case["expected"]["tokens"]
+    assert usage.status == "complete"
+
+
 def test_running_cost_is_not_taken_for_the_bill():
     chunk = {
         "choices": [{"delta": {"content": "a"}, "finish_reason": None}],
