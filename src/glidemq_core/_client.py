@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER: Final = 30.0
 _FAILURES_BEFORE_RENEWAL: Final = 3
+_SUBSCRIBE_MS: Final = 1000
 _PAUSES: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -316,16 +317,22 @@ class Subscriber:
         self._opening = asyncio.Lock()
 
     async def add(self, channel: str, callback: Callable[[str, bytes], None]) -> None:
-        """Have `callback(channel, message)` called on the loop for every message. Returns once it was asked for; after
-        an outage the client subscribes again by itself."""
+        """Have `callback(channel, message)` called on the loop for every message from now on.
+
+        Returns when the server has confirmed it, or does not answer; after an outage the client subscribes again by
+        itself.
+        """
+        import glide
+
         self._callbacks.setdefault(channel, []).append(callback)
         async with self._opening:
             if self._glide is None:
                 self._glide = await self._create()
-        if self._target.cluster:
-            await self._glide.ssubscribe_lazy({channel})
-        else:
-            await self._glide.subscribe_lazy({channel})
+        subscribe = self._glide.ssubscribe if self._target.cluster else self._glide.subscribe
+        try:
+            await subscribe({channel}, _SUBSCRIBE_MS)
+        except glide.GlideError as error:
+            logger.warning("no news from %s yet: %s", self._target, error)
 
     async def remove(self, channel: str, callback: Callable[[str, bytes], None]) -> None:
         """Stop calling `callback`."""

@@ -162,6 +162,12 @@ class Hub:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
             await self._subscriber.add(self._channel, self._on_news)
+            # What happened between the first look and the subscription has made no news.
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        self._dirty |= dict.fromkeys([*self._readers, *self._endings])
+        self._news.set()
 
     def _on_news(self, _channel: str, message: bytes) -> None:
         for job_id in message.decode().split("\n"):
@@ -188,7 +194,7 @@ class Hub:
             async with asyncio.timeout(_SILENCE):
                 await self._news.wait()
         except TimeoutError:
-            self._dirty |= dict.fromkeys([*self._readers, *self._endings])
+            self._look_at_all()
 
     async def _read_dirty(self) -> None:
         batch = list(self._dirty)[:_CALL_JOBS]
