@@ -1,0 +1,197 @@
+"""Worker processes for tests, forked quickly from one nursery (tests/harness/worker_main.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+_POLL = 0.005
+
+
+class WorkerProcess:
+    """One worker; its times are monotonic seconds, the same clock in all processes."""
+
+    def __init__(self, pid: int, journal: Path, log: Path) -> None:
+        self.pid = pid
+        self.log = log
+        self.ended = threading.Event()
+        self.ended_at: float | None = None
+        self.exit_code: int | None = None
+        self._journal = journal
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What it has noted so far; a last line cut by a kill is left out."""
+        if not self._journal.exists():
+            return []
+        return [json.loads(line) for line in self._journal.read_bytes().split(b"\n")[:-1]]
+
+    def noted(self, event: str, **facts: object) -> list[dict[str, Any]]:
+        """Its notes of one kind, with these facts."""
+        wanted = {"event": event, **facts}
+        return [line for line in self.events if wanted.items() <= line.items()]
+
+    async def until(
+        self, event: str, *, count: int = 1, timeout: float = 10, **facts: object
+    ) -> dict[str, Any]:
+        """Wait for the `count`-th note of a kind; answers it."""
+        await until(
+            lambda: len(self.noted(event, **facts)) >= count,
+            timeout,
+            f"{event} {facts}: {self.said()}",
+        )
+        return self.noted(event, **facts)[count - 1]
+
+    async def until_ended(self, timeout: float = 10) -> int:
+        """Wait for its end; answers its exit code (-9: killed)."""
+        await until(self.ended.is_set, timeout, f"the end of {self.pid}: {self.said()}")
+        assert self.exit_code is not None
+        return self.exit_code
+
+    def kill(self) -> None:
+        """SIGKILL; gone when this returns."""
+        if not self.ended.is_set():
+            os.kill(self.pid, signal.SIGKILL)
+            assert self.ended.wait(10)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def freeze(self) -> None:
+        """SIGSTOP; standing still when this returns."""
+        os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + 5
+        while _state(self.pid) != "T":
+            assert time.monotonic() < deadline, f"{self.pid} does not stop"
+            time.sleep(0.001)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def said(self) -> str:
+        """The end of its log, for a message."""
+        return self.log.read_text()[-3000:] if self.log.exists() else "(no log)"
+
+
+class Workers:
+    """Starts workers of one queue; a context manager that ends them all."""
+
+    def __init__(self, url: str, queue: str, folder: Path) -> None:
+        self.all: list[WorkerProcess] = []
+        self.folder = folder
+        self._url = url
+        self._queue = queue
+        self._by_pid: dict[int, WorkerProcess] = {}
+        self._born: list[int] = []
+        self._news = threading.Condition()
+        self._nursery = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests" / "harness" / "worker_main.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}"},
+            text=True,
+            start_new_session=True,
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def start(
+        self,
+        *,
+        url: str | None = None,
+        env: Mapping[str, str] | None = None,
+        request_timeout_ms: int | None = None,
+        queue: str | None = None,
+        **worker: object,
+    ) -> WorkerProcess:
+        """Start one. `worker`: arguments of Worker; `url`: not that of all."""
+        number = len(self.all)
+        journal, log = (self.folder / f"worker-{number}.{kind}" for kind in ("jsonl", "log"))
+        order: dict[str, object] = {
+            "url": url or self._url,
+            "queue": queue or self._queue,
+            "journal": str(journal),
+            "log": str(log),
+            "env": dict(env or {}),
+            "worker": worker,
+        }
+        if request_timeout_ms is not None:
+            order["request_timeout_ms"] = request_timeout_ms
+        assert self._nursery.stdin is not None
+        with self._news:
+            self._nursery.stdin.write(json.dumps(order) + "\n")
+            self._nursery.stdin.flush()
+            assert self._news.wait_for(lambda: len(self._born) > number, 20), (
+                "the nursery does not answer"
+            )
+            process = WorkerProcess(self._born[number], journal, log)
+            self._by_pid[process.pid] = process
+            self.all.append(process)
+            self._news.notify_all()
+        return process
+
+    def close(self) -> None:
+        """Kill what is left."""
+        for process in self.all:
+            process.kill()
+        for pipe in (self._nursery.stdin, self._nursery.stdout):
+            assert pipe is not None
+            if pipe is self._nursery.stdout:
+                self._nursery.wait(10)
+                self._listener.join(10)
+            pipe.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        assert self._nursery.stdout is not None
+        for line in self._nursery.stdout:
+            facts = json.loads(line)
+            with self._news:
+                if "born" in facts:
+                    self._born.append(facts["born"])
+                    self._news.notify_all()
+                    # Its entry is made by `start`, which waits for this.
+                    self._news.wait_for(lambda pid=facts["born"]: pid in self._by_pid, 5)
+                    continue
+                process = self._by_pid[facts["ended"]]
+                process.exit_code, process.ended_at = facts["code"], facts["t"]
+                process.ended.set()
+
+
+async def until(predicate: Callable[[], object], timeout: float = 10, what: str = "") -> None:
+    """Wait on the event loop until `predicate()` is true, looking every 5 ms.
+
+    Raises:
+        AssertionError: It was not within `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        await asyncio.sleep(_POLL)
+
+
+def _state(pid: int) -> str:
+    """The letter of a process's state; T: stopped."""
+    if sys.platform == "linux":
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    found = subprocess.run(
+        ["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()[:1]
