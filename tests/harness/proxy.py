@@ -51,12 +51,19 @@ class Rule:
 
 
 class Proxy:
-    """Passes connections on to `port`; start it with `start()` or `with`. All methods may be called from any thread."""
+    """Passes connections on to `port`; start it with `start()` or `with`. All methods may be called from any thread.
+
+    Attributes:
+        delay: Seconds that everything takes each way, from now on; it does not make the connection narrower.
+        rate: Bytes a second that pass each way at most, from now on; None: no limit.
+        refuse: Cut new connections at once.
+    """
 
     def __init__(self, port: int) -> None:
         self.upstream = port
         self.port = 0
         self.delay = 0.0
+        self.rate: float | None = None
         self.refuse = False
         self.rules: list[Rule] = []
         self.cut_after: int | None = None
@@ -169,9 +176,7 @@ class Proxy:
         self._links.add(link)
         self._tasks.add(task)
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(link.pass_up(reader))
-                group.create_task(link.pass_down(up_reader))
+            await link.run(reader, up_reader)
         except* (OSError, asyncio.CancelledError):
             pass  # a cut link, from either side or by us
         finally:
@@ -191,10 +196,11 @@ class Proxy:
                     rule.left -= 1
         return found
 
-    async def gate(self, *, up: bool) -> None:
+    async def pass_gate(self, due_at: float, size: int, *, up: bool) -> None:
         """Wait as long as is set for a direction."""
-        if self.delay:
-            await asyncio.sleep(self.delay)
+        await asyncio.sleep(max(0.0, due_at - self._loop.time()))
+        if self.rate:
+            await asyncio.sleep(size / self.rate)
         await (self._up if up else self._down).wait()
 
 
@@ -211,25 +217,36 @@ class _Link:
         self._open: deque[Rule | None] = deque()
         self._is_silent = False
 
-    async def pass_up(self, reader: asyncio.StreamReader) -> None:
-        splitter = Splitter()
-        while data := await reader.read(65_536):
-            await self._proxy.gate(up=True)
-            for frame in splitter.feed(data):
-                if not self._send_request(frame):
-                    return
-            await self._server.drain()
-        self.cut()
+    async def run(
+        self, from_client: asyncio.StreamReader, from_server: asyncio.StreamReader
+    ) -> None:
+        """Pass on until a side ends or the link is cut."""
+        async with asyncio.TaskGroup() as group:
+            for reader, up in ((from_client, True), (from_server, False)):
+                waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+                group.create_task(self._collect(reader, waiting))
+                group.create_task(self._pass(waiting, up=up))
 
-    async def pass_down(self, reader: asyncio.StreamReader) -> None:
-        splitter = Splitter()
+    async def _collect(
+        self, reader: asyncio.StreamReader, waiting: asyncio.Queue[tuple[float, bytes]]
+    ) -> None:
+        loop = asyncio.get_running_loop()
         while data := await reader.read(65_536):
-            await self._proxy.gate(up=False)
-            for frame in splitter.feed(data):
-                if not self._send_reply(frame):
-                    return
-            await self._client.drain()
-        self.cut()
+            waiting.put_nowait((loop.time() + self._proxy.delay, data))
+        waiting.put_nowait((loop.time() + self._proxy.delay, b""))
+
+    async def _pass(self, waiting: asyncio.Queue[tuple[float, bytes]], *, up: bool) -> None:
+        splitter = Splitter()
+        send, writer = (
+            (self._send_request, self._server) if up else (self._send_reply, self._client)
+        )
+        while True:
+            due_at, data = await waiting.get()
+            await self._proxy.pass_gate(due_at, len(data), up=up)
+            if not data or not all(send(frame) for frame in splitter.feed(data)):
+                self.cut()
+                return
+            await writer.drain()
 
     def cut(self) -> None:
         """Reset both sides."""

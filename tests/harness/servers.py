@@ -39,11 +39,19 @@ class Connection:
             ReplyError: The answer was an error.
             OSError: The connection is broken, or there was no answer in time.
         """
+        self.send(*words)
+        return self.receive()
+
+    def send(self, *words: str | bytes | float) -> None:
+        """Send a command without waiting for its reply."""
         parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
         head = b"*%d\r\n" % len(parts)
         self._socket.sendall(
             head + b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in parts)
         )
+
+    def receive(self) -> Any:
+        """The next reply; as `cmd`."""
         return self._read()
 
     def close(self) -> None:

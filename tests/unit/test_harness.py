@@ -1,6 +1,7 @@
 """The tests' own tools: what they claim to break, they break."""
 
 import json
+import time
 
 import pytest
 from tests.harness._framing import Splitter
@@ -101,6 +102,27 @@ def test_answer_is_cut_in_its_middle(server, proxy, through):
     with pytest.raises(OSError, match=r"reset|closed"):
         through().cmd("GET", "big")
     assert len(through().cmd("GET", "big")) == 1000
+
+
+def test_delay_is_each_way_and_for_all_at_once(proxy, through):
+    client = through()
+    client.cmd("PING")
+    proxy.delay = 0.1
+    started = time.monotonic()
+
+    client.send("PING")
+    client.send("PING")
+    assert [client.receive(), client.receive()] == [b"PONG", b"PONG"]
+    assert 0.2 <= time.monotonic() - started < 0.35
+
+
+def test_narrow_connection_takes_its_time(server, proxy, through):
+    server.cmd("SET", "big", "x" * 20_000)
+    proxy.rate = 100_000
+    started = time.monotonic()
+
+    assert len(through().cmd("GET", "big")) == 20_000
+    assert time.monotonic() - started >= 0.2
 
 
 def test_killed_server_comes_back_with_its_data_and_port():
