@@ -7,6 +7,7 @@ Other packages add commands through the entry point group `glidemq.commands`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -152,6 +153,13 @@ def stream(
 
 
 @app.command()
+def log(queue: QueueName, id: JobId, url: Url = None) -> None:
+    """Print what a job's handler logged."""
+    for line in _on(queue, url, lambda opened: opened.log(id)):
+        print(line)
+
+
+@app.command()
 def result(
     queue: QueueName,
     id: JobId,
@@ -199,6 +207,28 @@ def pause(queue: QueueName, url: Url = None) -> None:
 def resume(queue: QueueName, url: Url = None) -> None:
     """Hand out jobs again."""
     _on(queue, url, lambda opened: opened.resume())
+
+
+@app.command()
+def events(
+    queue: QueueName,
+    after: Annotated[
+        str | None, typer.Option(help="Go on behind this event; '' from the oldest.")
+    ] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what happens in a queue, until Ctrl-C."""
+
+    async def use(opened: Queue) -> None:
+        async for event in opened.events(after=after):
+            if as_json:
+                _print_json(event, indent=None)
+            else:
+                print(f"{event.id:22} {event.type:18} {event.job_id}", flush=True)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        _on(queue, url, use)
 
 
 @app.command()

@@ -1,12 +1,12 @@
 """The command line, each command a process of its own."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 
 HANDLER = """
-import asyncio
-
 async def shout(job):
     await job.stream_chunk("content", job.data["text"].upper())
     return {"said": job.data["text"].upper()}
@@ -56,6 +56,23 @@ def test_worker_command_runs_a_handler_and_stream_follows_it(url, tmp_path):
         ended = worker.wait(20)
 
     assert (result, stream.strip(), ended) == ({"said": "HI"}, "HI", 0)
+
+
+def test_events_go_on_behind_the_one_that_was_seen(url):
+    ids = [glidemq(url, "add", "cli-events", "shout").stdout.strip() for _ in range(2)]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "glidemq_core.cli", "events", "cli-events", "--after", "", "--json"],
+        env=os.environ | {"GLIDEMQ_URL": url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        seen = [json.loads(follower.stdout.readline()) for _ in ids]
+    finally:
+        follower.send_signal(signal.SIGINT)
+        follower.communicate(timeout=20)
+
+    assert [(event["type"], event["job_id"]) for event in seen] == [("added", id) for id in ids]
 
 
 def test_unknown_job_is_one_line_and_exit_code_1(url):
