@@ -12,7 +12,8 @@ local reply = require('lib.reply')
 
 local RESET = {
   'attempt', 'stalled', 'lost', 'cancel_requested', 'result', 'error', 'reason', 'finished_at', 'started_at',
-  'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'hops', 'progress',
+  'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'wait_key', 'wait_name',
+  'wait_until', 'wait_reason', 'wait_since', 'hops', 'progress',
   'update',
 }
 
@@ -30,7 +31,7 @@ local function job_retry(keys, args)
   redis.call('HDEL', key, unpack(RESET))
   redis.call('UNLINK', layout.satellite(root, id, 'chunks'))
   if map.fresh then
-    redis.call('UNLINK', layout.satellite(root, id, 'steps'))
+    redis.call('UNLINK', layout.satellite(root, id, 'steps'), layout.satellite(root, id, 'mailbox'))
   end
   redis.call('ZREM', layout.expiring(root), id)
   local tx = change.begin(root)

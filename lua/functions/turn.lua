@@ -5,19 +5,18 @@
 --           keep_completed?: str, keep_failed?: str}
 -- reply  [packed [codes, token, claims, next_ms, more, revision], data of each claim in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
---        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit, place]
+--        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
+--        place, has_journal]
 --        next_ms: until a call could do something, -1: nothing known; more: 1 when startable jobs are left
 -- error  ARG
 -- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims
 local arg = require('lib.arg')
 local build = require('lib.build')
 local claim = require('lib.claim')
-local ending = require('lib.ending')
-local job = require('lib.job')
+local hand_in = require('lib.hand_in')
 local layout = require('lib.layout')
 local lease = require('lib.lease')
 local num = require('lib.num')
-local outcome = require('lib.outcome')
 local turns = require('lib.turns')
 local upkeep = require('lib.upkeep')
 local wake = require('lib.wake')
@@ -36,47 +35,6 @@ local function read_call(map)
     max_stalled = arg.int(map, 'max_stalled', 0, 1000),
     keep = { keep_completed = map.keep_completed, keep_failed = map.keep_failed },
   }
-end
-
---- Check one outcome against its job; answers its code and, when it is to be applied, the job's record.
-local function judge(root, line, seen)
-  local id, token = line[1], line[2]
-  if seen[id] then
-    return 'r'
-  end
-  seen[id] = true
-  local record = job.read(root, id, ending.FIELDS)
-  if not record then
-    return 'g'
-  end
-  if record.token ~= token then
-    return 's'
-  end
-  if record.state ~= 'active' then
-    return 'a'
-  end
-  return 'o', record
-end
-
-local function apply_outcomes(root, now, done, call)
-  local codes, accepted, seen = {}, {}, {}
-  for i, line in ipairs(done) do
-    if not outcome.is_kind(line[3]) or type(line[4]) ~= 'number' then
-      codes[i] = 'r'
-    else
-      local record
-      codes[i], record = judge(root, line, seen)
-      accepted[#accepted + 1] = record and { line, record }
-    end
-  end
-  if #accepted > 0 then
-    local tx = ending.begin(root, now, call.keep)
-    for _, pair in ipairs(accepted) do
-      outcome.apply(tx, pair[1][1], pair[2], pair[1])
-    end
-    ending.commit(tx)
-  end
-  return table.concat(codes)
 end
 
 --- The reply of a repeated turn: its outcomes as they were, its claims as far as they are still this worker's.
@@ -121,7 +79,7 @@ local function turn(keys, args)
   local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused')
   local meta = { last_call = values[1], break_at = values[2], tick_at = values[3], paused = values[4] }
   lease.note_started(root, started, now)
-  local codes = apply_outcomes(root, now, done, call)
+  local codes = hand_in.run(root, now, done, call)
   upkeep.run(root, now, meta, call)
   local token, claims, data = take(root, now, meta, call)
   turns.store(root, call.worker, call.turn, highest, codes, token, claims)

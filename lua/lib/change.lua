@@ -1,6 +1,8 @@
 --- change: the one place that changes a job's `state` and its index.
 -- Changes are staged on a transaction (a plain table) and written by `commit`, batched over all its jobs:
--- staging may refuse, writing may not.
+-- staging may refuse, writing may not. The order of the writes is what a break leaves behind: into the new index,
+-- then the fields, and out of the old index last. So a job is never in no index, and whoever looks at the old
+-- index (reclaim, claim, upkeep) sees by its state what was meant.
 local event = require('lib.event')
 local job = require('lib.job')
 local layout = require('lib.layout')
@@ -70,35 +72,32 @@ function change.note(tx, name, id, tell)
   end
 end
 
-local function write_indexes(tx)
+--- Write the new indexes and the fields: from here on the jobs are what they are to be.
+function change.enter(tx)
   for index, pairs_ in pairs(tx.add) do
     redis.call('ZADD', layout.index(tx.root, index), unpack(pairs_))
   end
-  for index, ids in pairs(tx.remove) do
-    redis.call('ZREM', layout.index(tx.root, index), unpack(ids))
-  end
-end
-
-local function write_fields(tx)
   for _, write in ipairs(tx.fields) do
     redis.call('HSET', write[1], unpack(write[2]))
   end
 end
 
---- Write what was staged. Claims write their indexes last, endings first (`claiming` false).
-function change.commit(tx, claiming)
-  if claiming then
-    write_fields(tx)
-    write_indexes(tx)
-  else
-    write_indexes(tx)
-    write_fields(tx)
+--- Write the rest: out of the old indexes, and tell who waits.
+function change.leave(tx)
+  for index, ids in pairs(tx.remove) do
+    redis.call('ZREM', layout.index(tx.root, index), unpack(ids))
   end
   event.append(tx.root, tx.events)
   news.publish(tx.root, tx.news)
   if tx.wake then
     wake.push(tx.root)
   end
+end
+
+--- Write all that was staged.
+function change.commit(tx)
+  change.enter(tx)
+  change.leave(tx)
 end
 
 return change

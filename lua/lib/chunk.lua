@@ -49,8 +49,8 @@ end
 
 --- A run's first append tells readers what to drop of the runs before it.
 local function reset_if_needed(key, record, run)
-  if record.chunk and not string.find(record.chunk, '^' .. num.text(run) .. ':') and has_after(key, record.commit) then
-    add(key, 'reset', 'retry', run, 0, '{"keep_upto":"' .. (record.commit or '0') .. '"}')
+  if not string.find(record.chunk or '', '^' .. num.text(run) .. ':') and has_after(key, record.commit) then
+    add(key, 'reset', 'retry', run, 0, '{"keep_upto":"' .. (record.commit and record.commit ~= '' and record.commit or '0') .. '"}')
   end
 end
 
@@ -63,9 +63,29 @@ local function bounded_bytes(key, bytes)
   return math.floor(bytes * 3 / 4)
 end
 
+--- Before an append that may be the repeat of one that was broken off: what the stream has counts, not what the job
+-- says of it.
+function chunk.catch_up(root, id, record)
+  local newest = redis.call('XREVRANGE', layout.satellite(root, id, 'chunks'), '+', '-', 'COUNT', 1)[1]
+  local position = newest and newest[2][6] .. ':' .. newest[2][8]
+  if position and position ~= record.chunk then
+    record.chunk = position
+    redis.call('HSET', layout.job(root, id), 'chunk', position, 'last_chunk', newest[1])
+  end
+end
+
+--- Note, before its first chunk, that the job owns a stream.
+local function own(root, id, record)
+  if not job.has_satellite(record.satellites, 'chunks') then
+    record.satellites = job.with_satellite(record.satellites, 'chunks')
+    redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)
+  end
+end
+
 --- Append chunks[from..] of a part that begins at seq `first`. Keeps `record` current; answers the last entry's id.
 function chunk.append(root, id, record, run, first, chunks, from)
   local key = layout.satellite(root, id, 'chunks')
+  own(root, id, record)
   reset_if_needed(key, record, run)
   local bytes, last = num.of(record.stream_bytes, 0), nil
   for i = from, #chunks do
@@ -75,16 +95,19 @@ function chunk.append(root, id, record, run, first, chunks, from)
   end
   record.chunk = num.text(run) .. ':' .. num.text(first + #chunks - 1)
   record.stream_bytes = num.text(bounded_bytes(key, bytes))
-  record.satellites = job.with_satellite(record.satellites, 'chunks')
   redis.call('HSET', layout.job(root, id), 'chunk', record.chunk, 'stream_bytes', record.stream_bytes,
-    'satellites', record.satellites, 'last_chunk', last or '', 'started_run', run)
+    'last_chunk', last or '', 'started_run', run)
   return last
 end
 
---- Write the one `end` record of a job that has a stream; nothing follows it.
+--- Write the one `end` record of a job that has a stream; nothing follows it, not even a second one after a break.
 function chunk.finish(root, id, record, state, run)
   if job.has_satellite(record.satellites, 'chunks') then
-    add(layout.satellite(root, id, 'chunks'), 'end', state, run, 0)
+    local key = layout.satellite(root, id, 'chunks')
+    local newest = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+    if not newest or newest[2][2] ~= 'end' then
+      add(key, 'end', state, run, 0)
+    end
   end
 end
 

@@ -12,7 +12,7 @@ local DEFAULT_LEASE_MS = 30000
 claim.FIELDS = {
   'state', 'token', 'data', 'name', 'attempt', 'run', 'options', 'lock_ms', 'stalled', 'expires_at', 'created_at',
   'started_at', 'lost', 'keep_completed', 'keep_failed', 'chunk', 'satellites', 'stream_bytes', 'commit', 'parent',
-  'started_run', 'lease_ms', 'place',
+  'started_run', 'lease_ms', 'place', 'removed',
 }
 
 --- Ids to look at: the head of the line, and before it the eldest suspect where the worker may take one.
@@ -42,6 +42,7 @@ local function describe(id, record, run, lease, suspect)
   return {
     id, run, num.of(record.attempt, 1), record.name, num.of(record.created_at, 0), num.of(record.stalled, 0), lease,
     suspect, record.options or '', record.commit or '', num.of(record.place, 0),
+    job.has_satellite(record.satellites, 'steps') and true or false,
   }
 end
 
@@ -92,8 +93,8 @@ function claim.take(root, now, call, defaults)
   tx.now = now
   for _, head in ipairs(heads) do
     local record = job.read(root, head[1], claim.FIELDS)
-    if not record then
-      redis.call('ZREM', layout.index(root, head[3]), head[1])
+    if not record or job.TERMINAL[record.state] then
+      ending.sweep(root, head[3], head[1], record)
     elseif is_expired(record, now) then
       expire(overdue, head[1], head[3], record)
     else
@@ -102,7 +103,7 @@ function claim.take(root, now, call, defaults)
     end
   end
   ending.commit(overdue)
-  change.commit(tx, true)
+  change.commit(tx)
   return token, claims, data
 end
 

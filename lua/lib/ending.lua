@@ -12,8 +12,8 @@ local MAX_ERRORS = 20
 
 -- What an ending reads of its job, `state` first.
 ending.FIELDS = {
-  'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed',
-  'keep_failed', 'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent',
+  'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
+  'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'wait_key', 'wait_name', 'wait_until',
 }
 
 function ending.begin(root, now, defaults)
@@ -34,8 +34,10 @@ function ending.terminal(tx, id, record, from, state, fields)
   fields[#fields + 1] = tx.now
   local count, age = keep.rule(record, tx.defaults, state)
   if count == 0 then
-    fields[#fields + 1] = 'state'
-    fields[#fields + 1] = state
+    local more = { 'state', state, 'removed', 1 }
+    for i = 1, #more do
+      fields[#fields + 1] = more[i]
+    end
     change.move(tx, id, from, 'none', 0, fields)
     tx.buried[#tx.buried + 1] = { id, record }
   else
@@ -52,9 +54,12 @@ function ending.terminal(tx, id, record, from, state, fields)
   change.note(tx, state, id, true)
 end
 
---- Stage an entry of the job's error list, and its last error.
-function ending.error(tx, id, record, fields, text)
-  if text then
+--- Stage a job's last error and, unless it ends in `state` and is removed at once, an entry of its error list.
+function ending.error(tx, id, record, fields, text, state)
+  if text and state and keep.rule(record, tx.defaults, state) == 0 then
+    fields[#fields + 1] = 'error'
+    fields[#fields + 1] = text
+  elseif text then
     record.satellites = job.with_satellite(record.satellites, 'errors')
     tx.errors[#tx.errors + 1] = { id, text }
     local more = { 'error', text, 'satellites', record.satellites }
@@ -64,13 +69,21 @@ function ending.error(tx, id, record, fields, text)
   end
 end
 
---- Write everything that was staged: indexes, fields, ends of streams, errors, retention.
+--- Finish a move out of `index` that was broken off: its job is elsewhere, or is to be removed.
+function ending.sweep(root, index, id, record)
+  if record and record.removed then
+    keep.bury(root, id, record.satellites)
+  end
+  redis.call('ZREM', layout.index(root, index), id)
+end
+
+--- Write everything that was staged: ends of streams, indexes, fields, errors, retention.
 function ending.commit(tx)
   local root = tx.root
   for _, last in ipairs(tx.ends) do
     chunk.finish(root, last[1], last[2], last[3], num.of(last[2].run, 0))
   end
-  change.commit(tx)
+  change.enter(tx)
   for _, entry in ipairs(tx.errors) do
     local key = layout.satellite(root, entry[1], 'errors')
     redis.call('RPUSH', key, entry[2])
@@ -82,6 +95,7 @@ function ending.commit(tx)
   for _, entry in ipairs(tx.buried) do
     keep.bury(root, entry[1], entry[2].satellites)
   end
+  change.leave(tx)
   for state, count in pairs(tx.trim) do
     keep.trim_count(root, state, count, tx.now)
   end

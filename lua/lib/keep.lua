@@ -22,12 +22,12 @@ function keep.parse(text)
   return tonumber(count or ''), tonumber(age or '')
 end
 
-local function drop_satellites(root, id, satellites, except)
+local function drop_satellites(root, id, satellites)
   local doomed = {}
   for name in string.gmatch(satellites or '', '[^,]+') do
     if name == 'chunks' then
       redis.call('PEXPIRE', layout.satellite(root, id, name), GRACE_MS)
-    elseif name ~= except then
+    else
       doomed[#doomed + 1] = layout.satellite(root, id, name)
     end
   end
@@ -36,36 +36,50 @@ local function drop_satellites(root, id, satellites, except)
   end
 end
 
---- Turn a job that has just ended into a tombstone: its ending stays readable for the grace time.
+--- Turn a job that has just ended (and says `removed`) into a tombstone: its ending stays readable for a while.
 function keep.bury(root, id, satellites)
   local key = layout.job(root, id)
-  redis.call('HSET', key, 'removed', 1)
-  redis.call('HDEL', key, 'data', 'options', 'place', 'satellites')
-  redis.call('PEXPIRE', key, GRACE_MS)
   drop_satellites(root, id, satellites)
+  redis.call('PEXPIRE', key, GRACE_MS)
+  redis.call('HDEL', key, 'data', 'options', 'place', 'satellites')
 end
 
---- Remove jobs that are in no index any more (at most BATCH ids), now.
-function keep.remove(root, ids, now)
-  if #ids == 0 then
-    return
-  end
-  local keys = {}
-  for i, id in ipairs(ids) do
-    keys[i] = layout.job(root, id)
-    drop_satellites(root, id, redis.call('HGET', keys[i], 'satellites'))
-  end
-  redis.call('UNLINK', unpack(keys))
+--- Note what is being removed, for repeated calls to find: "id" of a job that was added under a made-up id, "id nonce"
+-- of one under an id of the user's own (which may be added anew), "id nonce" of the removal's call.
+local function note_removed(root, words, now)
   local removed = layout.removed(root, math.floor(now / MINUTE_MS))
-  redis.call('SADD', removed, unpack(ids))
+  redis.call('SADD', removed, unpack(words))
   redis.call('PEXPIRE', removed, REMOVED_MS)
 end
 
---- Was this id removed in this or the last minute?
-function keep.was_removed(root, id, now)
+--- Remove jobs (at most BATCH ids), now; the caller takes them out of their index afterwards. With `state`, only
+-- those that are in that state: an index may hold more after a break.
+function keep.remove(root, ids, now, state, nonce)
+  local keys, words, satellites = {}, {}, {}
+  for _, id in ipairs(ids) do
+    local key = layout.job(root, id)
+    local found = redis.call('HMGET', key, 'state', 'satellites', 'added_by')
+    if found[1] and (not state or found[1] == state) then
+      keys[#keys + 1] = key
+      words[#words + 1] = found[3] and id .. ' ' .. found[3] or id
+      words[#words + 1] = nonce and id .. ' ' .. nonce
+      satellites[#satellites + 1] = { id, found[2] }
+    end
+  end
+  if #keys > 0 then
+    note_removed(root, words, now)
+    for _, owned in ipairs(satellites) do
+      drop_satellites(root, owned[1], owned[2])
+    end
+    redis.call('UNLINK', unpack(keys))
+  end
+end
+
+--- Was this id (with its nonce, see above) removed in this or the last minute?
+function keep.was_removed(root, words, now)
   local minute = math.floor(now / MINUTE_MS)
-  return redis.call('SISMEMBER', layout.removed(root, minute), id) == 1
-    or redis.call('SISMEMBER', layout.removed(root, minute - 1), id) == 1
+  return redis.call('SISMEMBER', layout.removed(root, minute), words) == 1
+    or redis.call('SISMEMBER', layout.removed(root, minute - 1), words) == 1
 end
 
 --- Trim one finished index to its newest `count`; answers how many were removed.
@@ -75,12 +89,9 @@ function keep.trim_count(root, state, count, now)
   if over <= 0 then
     return 0
   end
-  local popped = redis.call('ZPOPMIN', index, math.min(over, BATCH))
-  local ids = {}
-  for i = 1, #popped, 2 do
-    ids[#ids + 1] = popped[i]
-  end
-  keep.remove(root, ids, now)
+  local ids = redis.call('ZRANGE', index, 0, math.min(over, BATCH) - 1)
+  keep.remove(root, ids, now, state)
+  redis.call('ZREM', index, unpack(ids))
   return #ids
 end
 
@@ -89,8 +100,8 @@ function keep.trim_age(root, state, age, now)
   local index = layout.index(root, state)
   local ids = redis.call('ZRANGEBYSCORE', index, '-inf', now - age, 'LIMIT', 0, BATCH)
   if #ids > 0 then
+    keep.remove(root, ids, now, state)
     redis.call('ZREM', index, unpack(ids))
-    keep.remove(root, ids, now)
   end
   return #ids
 end

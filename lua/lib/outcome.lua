@@ -5,6 +5,7 @@ local change = require('lib.change')
 local chunk = require('lib.chunk')
 local ending = require('lib.ending')
 local job = require('lib.job')
+local journal = require('lib.journal')
 local num = require('lib.num')
 
 local outcome = {}
@@ -25,7 +26,7 @@ function kinds.failed(tx, id, record, line, fields)
   local extra = line[6]
   fields[#fields + 1] = 'reason'
   fields[#fields + 1] = extra.reason
-  ending.error(tx, id, record, fields, extra.error)
+  ending.error(tx, id, record, fields, extra.error, 'failed')
   ending.terminal(tx, id, record, 'active', 'failed', fields)
 end
 
@@ -33,6 +34,14 @@ function kinds.cancelled(tx, id, record, _, fields)
   fields[#fields + 1] = 'reason'
   fields[#fields + 1] = 'cancelled'
   ending.terminal(tx, id, record, 'active', 'cancelled', fields)
+end
+
+--- What parking stores besides the move: what was streamed so far stays, whatever later runs write.
+local function commit_point(record, fields)
+  if record.last_chunk then
+    fields[#fields + 1] = 'commit'
+    fields[#fields + 1] = record.last_chunk
+  end
 end
 
 --- Back to waiting at its old place, or to delayed until now + delay_ms.
@@ -58,6 +67,9 @@ end
 
 function kinds.delayed(tx, id, record, line, fields)
   local extra = line[6]
+  if extra.why == 'sleep' then
+    commit_point(record, fields)
+  end
   put_back(tx, id, record, extra.delay_ms, extra.why, fields)
 end
 
@@ -66,22 +78,22 @@ function kinds.released(tx, id, record)
   put_back(tx, id, record, 0, '', { 'run', num.of(record.run, 1) - 1 })
 end
 
-local function park(tx, id, record, line, fields, index)
-  local delay = line[6].delay_ms
-  if record.last_chunk then
-    fields[#fields + 1] = 'commit'
-    fields[#fields + 1] = record.last_chunk
+--- Suspended until its signal or its deadline; straight back to the line if one of them came first.
+function kinds.suspended(tx, id, record, _, fields)
+  commit_point(record, fields)
+  if not record.wait_key or journal.settle_wait(tx.root, id, record, tx.now) then
+    change.move(tx, id, 'active', job.waiting_index(record), record.place, fields)
+    return change.note(tx, 'waiting', id)
   end
-  change.move(tx, id, 'active', index, delay and tx.now + delay or FOREVER, fields)
-  change.note(tx, index, id)
+  local until_ = record.wait_until ~= '' and record.wait_until or FOREVER
+  change.move(tx, id, 'active', 'suspended', until_, fields)
+  change.note(tx, 'suspended', id)
 end
 
-function kinds.suspended(tx, id, record, line, fields)
-  park(tx, id, record, line, fields, 'suspended')
-end
-
-function kinds.waiting_children(tx, id, record, line, fields)
-  park(tx, id, record, line, fields, 'waiting_children')
+function kinds.waiting_children(tx, id, record, _, fields)
+  commit_point(record, fields)
+  change.move(tx, id, 'active', 'waiting_children', tx.now, fields)
+  change.note(tx, 'waiting_children', id)
 end
 
 function outcome.is_kind(kind)

@@ -13,6 +13,7 @@ local LOST_AS_SUSPECT = 2 -- claims lost before they were reported as started
 reclaim.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
   'chunk', 'satellites', 'stream_bytes', 'commit', 'parent', 'started_run', 'lease_ms', 'owner', 'started_at',
+  'removed',
 }
 
 --- Stage what a lost lease makes of its job.
@@ -59,7 +60,7 @@ function reclaim.run(root, now, break_at, limit, call)
   for _, id in ipairs(due(root, now, limit)) do
     local record = job.read(root, id, reclaim.FIELDS)
     if not record or record.state ~= 'active' then
-      redis.call('ZREM', layout.index(root, 'active'), id)
+      ending.sweep(root, 'active', id, record)
     elseif grace_over(record, break_at, now) then
       take_back(tx, id, record, call.max_stalled)
     end

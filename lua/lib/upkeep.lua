@@ -2,8 +2,9 @@
 -- in a tick fire deadlines of waits, expiries and retention. Leaderless: whoever calls does it.
 local change = require('lib.change')
 local ending = require('lib.ending')
+local expiry = require('lib.expiry')
 local job = require('lib.job')
-local keep = require('lib.keep')
+local journal = require('lib.journal')
 local layout = require('lib.layout')
 local num = require('lib.num')
 local reclaim = require('lib.reclaim')
@@ -14,6 +15,9 @@ local PAUSE_MS = 2500 -- a longer silence (an idle worker calls every 2 s) means
 local TICK_MS = 200
 local BATCH = 100
 local WORKER_MS = 600000
+local WAIT_FIELDS = {
+  'state', 'place', 'stalled', 'lost', 'satellites', 'wait_key', 'wait_name', 'wait_until', 'removed',
+}
 
 --- Score of an index's first job, or nil.
 local function head(root, index)
@@ -37,47 +41,23 @@ local function release_due(root, index, now)
   end
   local tx = change.begin(root)
   for _, id in ipairs(ids) do
-    local record = job.read(root, id, { 'state', 'place', 'stalled', 'lost' })
+    local record = job.read(root, id, WAIT_FIELDS)
     if record and record.state == index then
+      if index == 'suspended' and record.wait_key then
+        journal.settle_wait(root, id, record, now)
+      end
       change.move(tx, id, index, job.waiting_index(record), record.place, {})
       change.note(tx, 'waiting', id)
     else
-      redis.call('ZREM', layout.index(root, index), id)
+      ending.sweep(root, index, id, record)
     end
   end
   change.commit(tx)
 end
 
---- What a passed `expiring` entry means: a ttl that ran out before the first start, or an age of retention.
-local function expire_one(tx, gone, id, record)
-  if record and job.TERMINAL[record.state] then
-    redis.call('ZREM', layout.index(tx.root, record.state), id)
-    gone[#gone + 1] = id
-  elseif record and not record.started_at and (record.state == 'waiting' or record.state == 'delayed') then
-    ending.terminal(tx, id, record, job.index_of(record), 'failed', { 'reason', 'expired' })
-  end
-end
-
-local function expire(root, now, defaults)
-  local ids = redis.call('ZRANGEBYSCORE', layout.expiring(root), '-inf', now, 'LIMIT', 0, BATCH)
-  if #ids == 0 then
-    return
-  end
-  redis.call('ZREM', layout.expiring(root), unpack(ids))
-  local tx, gone = ending.begin(root, now, defaults), {}
-  for _, id in ipairs(ids) do
-    expire_one(tx, gone, id, job.read(root, id, reclaim.FIELDS))
-  end
-  ending.commit(tx)
-  keep.remove(root, gone, now)
-end
-
 local function tick(root, now, call)
   release_due(root, 'suspended', now)
-  expire(root, now, call.keep)
-  for state, age in pairs(keep.DEFAULT_AGE_MS) do
-    keep.trim_age(root, state, age, now)
-  end
+  expiry.run(root, now, call.keep)
   redis.call('ZREMRANGEBYSCORE', layout.workers(root), '-inf', now - WORKER_MS)
 end
 

@@ -67,6 +67,11 @@ class ChunkWriter:
         while self.is_full(run) and run.stop_reason != "lease_lost":
             await self._wait()
 
+    async def drain(self, run: Run) -> None:
+        """Wait until everything the run has written is acknowledged."""
+        while (run.unsent or run.in_flight) and run.stop_reason != "lease_lost":
+            await self._wait()
+
     async def tail(self, run: Run) -> tuple[int, list[list[str]]] | None:
         """Wait for what is on its way; answers the rest, to travel with the run's outcome: (first seq, chunks)."""
         while run.in_flight or run.unsent_bytes > _MAX_BYTES:

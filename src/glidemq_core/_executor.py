@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 from . import outcome as outcomes
+from ._journal import Journal
 from ._run import Run
 from ._threads import RunStopped, run_in_thread
 from .context import Host, RunningJob, _current  # pyright: ignore[reportPrivateUsage] the one place that sets it
-from .errors import InvalidOption, JobTimeout, UnrecoverableError
+from .errors import InvalidOption, JobTimeout, ParkIgnored, UnrecoverableError
 from .outcome import Outcome
 from .retry import BackoffFunction
 
@@ -45,19 +46,32 @@ class Executor:
         _current.set(job)
         timers = _Timers(run, self._host) if run.options else None
         try:
+            if run.claim.has_journal:
+                await self._load_journal(run)
             handler, is_async = self._find(run)
             value = await (handler(job) if is_async else run_in_thread(handler, job))  # pyright: ignore[reportGeneralTypeIssues] is_async says so
         except (asyncio.CancelledError, RunStopped) as error:
             return self._stopped(run) or self._failed(run, error)
         except Exception as error:  # noqa: BLE001 any error of a handler is an outcome
+            if run.stop_reason == "parked" or run.park is not None:
+                ignored = ParkIgnored("the handler raised although it had asked to be parked")
+                ignored.__cause__ = error
+                return self._failed(run, ignored)
             return self._stopped(run) or self._failed(run, error)
         finally:
             if timers is not None:
                 timers.close()
             await job.exit()
+            run.let_go()
+        if run.park is not None:
+            return self._failed(run, ParkIgnored("the handler returned although it had asked to be parked"))
         if run.stop_reason is not None and run.stop_reason != "shutdown":
             return self._stopped(run) or outcomes.of_result(value, run.claim.attempt)
         return outcomes.of_result(value, run.claim.attempt)
+
+    async def _load_journal(self, run: Run) -> None:
+        flat = await self._host.client.call("job_journal", self._host.root, {"id": run.id})
+        run.journal = Journal(flat)
 
     def _find(self, run: Run) -> tuple[Callable[[Any], Any], bool]:
         found = self._handlers.get(run.claim.name) or self._handlers.get("")
@@ -71,6 +85,8 @@ class Executor:
     def _stopped(self, run: Run) -> Outcome | None:
         """The outcome of a run that was stopped; None if nobody had stopped it."""
         reason = run.stop_reason
+        if reason == "parked":
+            return run.park
         if reason == "timeout" or reason == "idle_timeout":
             limit = float(run.options[reason])
             return self._failed(run, JobTimeout(run.id, limit=limit, kind=reason))

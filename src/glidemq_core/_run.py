@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeAlias, cast
 import msgspec
 
 from ._codec import loads
+from ._journal import Journal
+from .outcome import Outcome
 
-StopReason: TypeAlias = Literal["cancelled", "lease_lost", "timeout", "idle_timeout", "shutdown"]
+StopReason: TypeAlias = Literal["cancelled", "lease_lost", "timeout", "idle_timeout", "shutdown", "parked"]
 
 _NO_OPTIONS: dict[str, Any] = {}
 
@@ -28,19 +30,25 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
     options: str
     commit: str
     place: float
+    has_journal: bool
 
 
 class Run:
     """A claim in this worker's hands. Times are monotonic seconds."""
 
     __slots__ = (
+        "busy",
         "claim",
         "data",
         "fence_at",
         "id",
         "in_flight",
         "is_started_known",
+        "journal",
+        "open_waits",
         "options",
+        "park",
+        "parked",
         "seq",
         "started_at",
         "stop_reason",
@@ -72,6 +80,11 @@ class Run:
         self.unsent_bytes = 0
         self.in_flight = 0
         self.updates = 0
+        self.journal: Journal | None = None
+        self.open_waits: set[str] = set()
+        self.busy = 0
+        self.park: Outcome | None = None
+        self.parked: list[asyncio.Future[None]] = []
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the handler; the reason decides what becomes of the job. The first reason stays, but for a lost lease."""
@@ -79,3 +92,13 @@ class Run:
             self.stop_reason = reason
         if self.task is not None and not self.task.done():
             self.task.cancel()
+
+    def park_if_idle(self) -> None:
+        """End the run for its park, once no step and no model call is in flight."""
+        if self.park is not None and self.busy == 0:
+            self.stop("parked")
+
+    def let_go(self) -> None:
+        """The run has ended: end what its handler left waiting."""
+        for future in self.parked:
+            future.cancel()

@@ -8,11 +8,13 @@ from contextvars import ContextVar
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
-from . import _codec
+from . import _codec, _keys
 from ._chunk_writer import ChunkWriter
 from ._client import Client
 from ._run import Run
-from ._units import Money, to_nano, whole
+from ._units import Money, Seconds, seconds, to_nano, whole
+from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
+from .signals import Signal, signal_of
 from .errors import GlideMQError, InvalidOption, LeaseLost
 
 logger = logging.getLogger(__name__)
@@ -129,6 +131,8 @@ class RunningJob:
         run = self._run
         self._check_lease()
         run.touched_at = self._host.now()
+        if self._is_replaying:
+            return
         writer = self._host.writer
         writer.put(run, type, content, fields or None)
         if writer.is_full(run):
@@ -203,6 +207,68 @@ class RunningJob:
         }
         return await self._host.client.call("job_usage", self._host.root, args) == 1
 
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        inputs: object = NO_INPUTS,
+        on_change: OnChange = "raise",
+        paid: bool = False,
+        on_begun: OnBegun = "retry",
+    ) -> Any:
+        """Call `function(*args)` once and remember what it returned, across attempts, parks and crashes.
+
+        A handler that starts again from the top gets the stored result. Steps of one name are told apart by their
+        order. A step that raises is not stored.
+
+        Args:
+            inputs: What its result depends on. Default: those arguments that JSON can hold.
+            on_change: The stored result is for other inputs: "raise" StepChanged, "rerun" it, or "keep" the result.
+            paid: It spends money: note its beginning before, so that a crash in the middle is known.
+            on_begun: A paid step that began in an earlier run and never ended: "retry" it, or "fail" the job.
+
+        Raises:
+            StepChanged: See `on_change`.
+        """
+        return await self._waiting.step(
+            name, function, args, inputs=inputs, on_change=on_change, paid=paid, on_begun=on_begun
+        )
+
+    async def sleep(self, duration: Seconds) -> None:
+        """Wait without holding anything: the job is parked, and its handler starts again from the top when it is due."""
+        await self._waiting.sleep(duration)
+
+    async def wait_for_signal(self, name: str, *, timeout: Seconds | None = None, reason: str = "") -> Signal:
+        """Wait for a message sent with `queue.signal(id, name, data)`, without holding anything.
+
+        One that was sent before is taken at once. Messages of a name are taken in order, each once.
+
+        Args:
+            timeout: Seconds, counted from the first time the job came here.
+            reason: For listings.
+
+        Raises:
+            SignalTimeout: It did not come in time.
+        """
+        _keys.check_name(name, "name")
+        wait = None if timeout is None else seconds(timeout, "timeout")
+        return await self._waiting.signal("signal", name, timeout=wait, reason=reason, job_id=self.id)
+
+    async def suspend(self, *, reason: str = "", timeout: Seconds | None = None) -> Signal:
+        """Wait for a signal of any name; see `wait_for_signal`."""
+        wait = None if timeout is None else seconds(timeout, "timeout")
+        return await self._waiting.signal("suspend", "*", timeout=wait, reason=reason, job_id=self.id)
+
+    @property
+    def signals(self) -> list[Signal]:
+        """The messages that waits of this job have taken."""
+        return [signal_of(entry) for entry in self._waiting.journal.signals()]
+
+    @property
+    def _waiting(self) -> Waiting:
+        return Waiting(self._run, self._host)
+
     async def reset_stream(self, reason: str, *, call: str) -> None:
         """Tell readers to drop what one model call has written (everything since its `start` chunk)."""
         self._check_lease()
@@ -235,12 +301,19 @@ class RunningJob:
         """A sign of life that is no chunk: renews `idle_timeout`."""
         self._run.touched_at = self._host.now()
 
+    @property
+    def _is_replaying(self) -> bool:
+        """Is this run on its way to where an earlier one stopped? What it says outside of steps was said before."""
+        return self._run.journal is not None and self._run.busy == 0 and self._run.journal.is_replaying
+
     def _check_lease(self) -> None:
         if self._run.stop_reason == "lease_lost":
             raise LeaseLost(self.id, worker=self._host.name)
 
     async def _update(self, change: dict[str, object]) -> None:
         self._check_lease()
+        if self._is_replaying and "data" not in change:
+            return
         run = self._run
         run.updates += 1
         run.touched_at = self._host.now()

@@ -31,6 +31,7 @@ STATES: Final[tuple[State, ...]] = (
     "failed",
     "cancelled",
 )
+_REASONS: Final = {"delayed": "why", "suspended": "wait_reason"}
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -95,6 +96,7 @@ class Job:
         due_at: When a delayed job is due, or a parked one times out.
         created_at, started_at, finished_at: Aware instants; `started_at` of its last run.
         worker: Who ran it last.
+        waits_for, waits_since: The signal that a suspended job waits for ("*": any), and since when.
     """
 
     id: str
@@ -119,6 +121,8 @@ class Job:
     finished_at: datetime | None = None
     worker: str = ""
     cancel_requested: bool = False
+    waits_for: str = ""
+    waits_since: datetime | None = None
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
@@ -149,7 +153,7 @@ def job_of(
         name=fields.get("name", ""),
         data=_json(fields, "data"),
         state=state,
-        reason=fields.get("why" if state == "delayed" else "reason", ""),
+        reason=fields.get(_REASONS.get(state, "reason"), ""),
         attempt=int(fields.get("attempt", 1)),
         max_attempts=int(options.get("attempts", 1)),
         run=int(fields.get("run", 0)),
@@ -167,6 +171,8 @@ def job_of(
         finished_at=instant(fields.get("finished_at")),
         worker=fields.get("owner", ""),
         cancel_requested="cancel_requested" in fields,
+        waits_for=fields.get("wait_name", "") if state == "suspended" else "",
+        waits_since=instant(fields.get("wait_since")) if state == "suspended" else None,
         options=options,
     )
 

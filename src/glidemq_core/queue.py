@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,14 +13,16 @@ from typing import Any, Literal, Self, cast
 from . import _keys, options
 from ._adder import Adder
 from ._client import Client, Subscriber, release_client, shared_client, shared_subscriber
-from ._codec import loads
+from ._codec import dumps, loads
 from ._hub import Chunk, Ending, Hub, chunk_of
+from ._keys import new_id
 from ._target import Target, resolve
 from ._units import Seconds, seconds, whole
 from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
 from .job import STATES, Job, State, error_of, job_of
 from .options import Keep, NewJob
 from .retry import Backoff
+from .signals import Suspended
 from .stream import JobStream
 from .usage import UsageSummary, summary_of
 
@@ -72,6 +75,10 @@ class JobHandle:
     async def cancel(self) -> Literal["cancelled", "requested", "ended"]:
         """See Queue.cancel."""
         return await self._queue.cancel(self.id)
+
+    async def signal(self, name: str, data: object = None) -> bool:
+        """See Queue.signal."""
+        return await self._queue.signal(self.id, name, data)
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id!r}{' duplicate' if self.is_duplicate else ''}>"
@@ -230,6 +237,44 @@ class Queue:
             JobNotFound: It is not known.
         """
         return (await self._call("job_cancel", {"id": _keys.check_name(id, "id")})).decode()
+
+    async def signal(self, id: str, name: str, data: object = None, *, signal_id: str | None = None) -> bool:
+        """Send a message to a job: the next wait for `name` takes it, whether it has begun or not.
+
+        Args:
+            data: What it carries, at most 64 KiB as JSON.
+            signal_id: The message's id; sending the same id twice is one message. Default: a new one.
+
+        Returns:
+            False if this message was sent before.
+
+        Raises:
+            JobNotFound: The job is not known.
+            WrongState: The job has ended, or 100 messages wait in its mailbox.
+        """
+        message_id = new_id() if signal_id is None else _keys.check_name(signal_id, "signal_id")
+        message = {"id": message_id, "name": _keys.check_name(name, "name"), "data": data, "at": round(time.time() * 1000)}
+        args: dict[str, object] = {
+            "id": _keys.check_name(id, "id"),
+            "signal": message_id,
+            "name": name,
+            "message": dumps(message, "data", limit=65_536),
+        }
+        return await self._call("job_signal", args) == 1
+
+    async def suspended(self, *, start: int = 0, limit: int = 100) -> list[Suspended]:
+        """The jobs that wait for a signal, by deadline: which signal, why, since when."""
+        return [
+            Suspended(
+                job_id=job.id,
+                job_name=job.name,
+                waits_for=job.waits_for,
+                reason=job.reason,
+                since=job.waits_since,
+                deadline=job.due_at,
+            )
+            for job in await self.jobs("suspended", start=start, limit=limit)
+        ]
 
     async def remove(self, id: str) -> None:
         """Remove a job that is not running, with everything it owns.

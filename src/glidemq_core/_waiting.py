@@ -1,0 +1,163 @@
+"""Steps and waits of a running job: what makes a handler safe to start again from the top.
+
+A park never raises through the handler's code: the awaitable registers it and then waits for a future that never comes.
+Once steps and model calls in flight have ended, the run's task is cancelled, and the executor turns that into the park.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+
+from . import _codec
+from ._journal import NO_INPUTS, Journal, input_hash
+from ._units import Seconds, seconds, to_ms
+from .errors import InvalidOption, JobNotFound, LeaseLost, SignalTimeout, StepChanged, UnrecoverableError
+from .outcome import Delayed, Outcome
+from .outcome import Suspended as SuspendedOutcome
+from .signals import Signal, signal_of
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from .context import Host
+
+T = TypeVar("T")
+
+OnChange = Literal["raise", "rerun", "keep"]
+OnBegun = Literal["retry", "fail"]
+
+
+class PossiblyBilled(UnrecoverableError):
+    """A paid step began in an earlier run and never ended: it may have been billed, and was told not to repeat."""
+
+
+class Waiting:
+    """The steps and waits of one run."""
+
+    def __init__(self, run: Run, host: Host) -> None:
+        self._run = run
+        self._host = host
+
+    @property
+    def journal(self) -> Journal:
+        """The run's journal."""
+        if self._run.journal is None:
+            self._run.journal = Journal([])
+        return self._run.journal
+
+    async def step(
+        self, name: str, function: Callable[..., Any], args: tuple[object, ...], *, inputs: object, on_change: OnChange,
+        paid: bool, on_begun: OnBegun,
+    ) -> Any:
+        """See RunningJob.step."""
+        key = self.journal.next_key("step", name)
+        hash_ = input_hash(args, inputs)
+        entry = self.journal.find(key)
+        if entry is not None:
+            self.journal.read(key)
+            if entry["hash"] == hash_ or on_change == "keep":
+                return entry["result"]
+            if on_change == "raise":
+                raise StepChanged(name, stored=entry["hash"][:12], given=hash_[:12])
+            key = f"{key}@{hash_[:12]}"
+            rerun = self.journal.find(key)
+            if rerun is not None:
+                self.journal.read(key)
+                return rerun["result"]
+        await self._stop_if_parked()
+        self._run.busy += 1
+        try:
+            return await self._perform(key, hash_, function, args, paid=paid, on_begun=on_begun, name=name)
+        finally:
+            self._run.busy -= 1
+            self._run.park_if_idle()
+
+    async def _perform(
+        self, key: str, hash_: str, function: Callable[..., Any], args: tuple[object, ...], *, paid: bool,
+        on_begun: OnBegun, name: str,
+    ) -> Any:
+        if paid:
+            if self.journal.begun(key) is not None and on_begun == "fail":
+                raise PossiblyBilled(f"step {name!r} began in an earlier run and may have been billed")
+            await self._write(key, started=_codec.dumps({"run": self._run.claim.run}, "started"))
+        result = function(*args)
+        if inspect.isawaitable(result):
+            result = await result
+        text = _codec.dumps({"hash": hash_, "result": result}, f"step {name!r}", limit=262_144)
+        await self._host.writer.drain(self._run)
+        return self.journal.keep(key, await self._write(key, entry=text))["result"]
+
+    async def sleep(self, duration: Seconds) -> None:
+        """See RunningJob.sleep."""
+        key = self.journal.next_key("sleep", "")
+        wait = seconds(duration, "seconds")
+        entry, left = await self._begin_wait(key, timeout=wait, name=None, reason="sleep")
+        if entry is None:
+            await self._park(Delayed("sleep", left or 0.0))
+
+    async def signal(self, kind: str, name: str, *, timeout: float | None, reason: str, job_id: str) -> Signal:
+        """Wait for a signal; see RunningJob.wait_for_signal."""
+        if name in self._run.open_waits:
+            raise InvalidOption("name", name, "is being waited for already in this run")
+        self._run.open_waits.add(name)
+        key = self.journal.next_key(kind, name if kind == "signal" else "")
+        entry, _ = await self._begin_wait(key, timeout=timeout, name=name, reason=reason)
+        if entry is None:
+            await self._park(SuspendedOutcome(timeout))
+        self._run.open_waits.discard(name)
+        if entry.get("timeout"):
+            raise SignalTimeout(job_id, name=name)
+        return signal_of(entry)
+
+    async def _begin_wait(
+        self, key: str, *, timeout: float | None, name: str | None, reason: str
+    ) -> tuple[Any, float | None]:
+        """The wait's entry if it is over, else None and the seconds left (None: no deadline)."""
+        entry = self.journal.find(key)
+        if entry is not None:
+            self.journal.read(key)
+            return entry, None
+        await self._stop_if_parked()
+        await self._host.writer.drain(self._run)
+        args: dict[str, object] = {"id": self._run.id, "token": self._run.token, "key": key, "reason": reason[:1024]}
+        if name is not None:
+            args["name"] = name
+        if timeout is not None:
+            args["timeout_ms"] = to_ms(timeout)
+        text, left = cast("tuple[bytes, int]", await self._call("job_wait", args))
+        if text:
+            return self.journal.keep(key, text.decode()), None
+        self.journal.read(key)
+        return None, left / 1000 if left >= 0 else None
+
+    async def _write(self, key: str, **entry: str) -> str:
+        args: dict[str, object] = {"id": self._run.id, "token": self._run.token, "key": key, **entry}
+        return (await self._call("job_step", args)).decode()
+
+    async def _call(self, name: str, args: dict[str, object]) -> Any:
+        try:
+            return await self._host.client.call(name, self._host.root, args)
+        except (LeaseLost, JobNotFound) as error:
+            self._run.stop("lease_lost")
+            raise LeaseLost(self._run.id, worker=self._host.name) from error
+
+    async def _park(self, outcome: Outcome) -> NoReturn:
+        self._run.park = outcome
+        self._run.park_if_idle()
+        await self._forever()
+
+    async def _stop_if_parked(self) -> None:
+        """What begins after a park was registered waits for the next run."""
+        if self._run.park is not None:
+            await self._forever()
+
+    async def _forever(self) -> NoReturn:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._run.parked.append(future)
+        await future
+        raise AssertionError("a parked run does not go on")
+
+
+__all__ = ["NO_INPUTS", "OnBegun", "OnChange", "PossiblyBilled", "Waiting"]
