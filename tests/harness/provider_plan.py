@@ -1,0 +1,83 @@
+"""How the fake provider is told to behave in one call."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+BEFORE_HEADERS = -1
+FAULTS = ("hang", "malformed", "disconnect", "reset", "error", "end")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behaviour:
+    """One call's answer. It crosses to the provider as JSON.
+
+    Attributes:
+        tokens: Pieces of text, and as many billed output tokens; the request's limit of tokens cuts them off ("length").
+        first, pace: Seconds before the first token, and between two.
+        text: The whole text instead of "t0 t1 t2 ...": its words are the tokens.
+        input: Billed input tokens; None: the words of the request.
+        cached: How many of them came from the provider's cache.
+        reasoning: Hidden output tokens, billed beside the visible ones.
+        finish: Reason of the end, in OpenAI's words.
+        usage: False: say nothing of usage (it is billed all the same).
+        status, error_type, error_code, message, headers: An HTTP error at once, of which nothing is billed. `headers` are
+            sent with every answer.
+        faults: What happens *before* the n-th token (from 0; `tokens`: after the last; -1: before the headers):
+            "hang" until the caller leaves; "gate:NAME" until Provider.open("NAME"); "malformed" event, the stream then goes
+            on; "disconnect" in the middle of the body; "reset" of the connection; "error" event under status 200 (overloaded);
+            "end": the stream ends properly, but without its last events.
+        tag: Any text; it stands in the log.
+    """
+
+    tokens: int = 10
+    first: float = 0.0
+    pace: float = 0.0
+    text: str | None = None
+    input: int | None = None
+    cached: int = 0
+    reasoning: int = 0
+    finish: str = "stop"
+    usage: bool = True
+    status: int = 200
+    error_type: str | None = None
+    error_code: str | None = None
+    message: str = "the fake provider was told to fail"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[int, str] = field(default_factory=dict)
+    tag: str = ""
+
+    def __post_init__(self) -> None:
+        for fault in self.faults.values():
+            if fault not in FAULTS and not fault.startswith("gate:"):
+                raise ValueError(f"unknown fault {fault!r}")
+
+    @property
+    def words(self) -> list[str]:
+        """The tokens' texts; joined they are the whole text."""
+        if self.text is None:
+            return [f"t{number} " for number in range(self.tokens)]
+        words = self.text.split(" ")
+        return [f"{word} " for word in words[:-1]] + words[-1:]
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Self:
+        """From JSON.
+
+        Raises:
+            TypeError: It has a field nobody knows.
+        """
+        faults = {int(at): fault for at, fault in plain.get("faults", {}).items()}
+        return cls(**{**plain, "faults": faults})
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return dataclasses.asdict(self)
+
+    def as_prompt(self) -> str:
+        """A user message that asks for this behaviour, for a job that carries its own."""
+        return json.dumps({"fake": self.plain()})

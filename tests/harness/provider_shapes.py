@@ -1,0 +1,284 @@
+"""The wire formats the fake provider speaks: OpenAI chat and responses, Anthropic messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
+
+
+class Billed(Protocol):
+    """What a format needs to know of a call; `shown` are its visible tokens so far."""
+
+    model: str
+    input: int
+    cached: int
+    reasoning: int
+    shown: int
+    finish: str
+    tells_usage: bool
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+class Shape:
+    """OpenAI chat completions."""
+
+    def start(self, call: Billed) -> Iterator[bytes]:
+        """The events before the first token."""
+        yield _data(self._chunk(call, {"role": "assistant", "content": ""}))
+
+    def token(self, call: Billed, word: str) -> bytes:
+        """The event of one token."""
+        return _data(self._chunk(call, {"content": word}))
+
+    def finish(self, call: Billed) -> Iterator[bytes]:
+        """The events after the last token."""
+        yield _data(self._chunk(call, {}, call.finish))
+        if call.tells_usage:
+            yield _data({**self._chunk(call, {}), "choices": [], "usage": self.usage(call)})
+        yield b"data: [DONE]\n\n"
+
+    def error_event(self, call: Billed) -> bytes:
+        """An overload in the middle of a stream whose status was 200."""
+        return _data(
+            {"error": {"message": "Overloaded", "type": "server_error", "code": "overloaded"}}
+        )
+
+    def whole(self, call: Billed) -> dict[str, Any]:
+        """The answer in one piece."""
+        message = {"role": "assistant", "content": call.text}
+        choice = {"index": 0, "message": message, "finish_reason": call.finish, "logprobs": None}
+        whole = {
+            "id": call.id,
+            "object": "chat.completion",
+            "created": 1,
+            "model": call.model,
+            "choices": [choice],
+        }
+        return whole | ({"usage": self.usage(call)} if call.tells_usage else {})
+
+    def http_error(
+        self, status: int, kind: str | None, code: str | None, message: str
+    ) -> dict[str, Any]:
+        """The body of an error."""
+        kind = kind or _TYPES.get(status, "server_error")
+        code = code or ("rate_limit_exceeded" if status == 429 else None)
+        return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+    def usage(self, call: Billed) -> dict[str, Any]:
+        """What was billed, as the vendor says it."""
+        output = call.shown + call.reasoning
+        return {
+            "prompt_tokens": call.input,
+            "completion_tokens": output,
+            "total_tokens": call.input + output,
+            "prompt_tokens_details": {"cached_tokens": call.cached},
+            "completion_tokens_details": {"reasoning_tokens": call.reasoning},
+        }
+
+    def _chunk(
+        self, call: Billed, delta: dict[str, str], finish: str | None = None
+    ) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return {
+            "id": call.id,
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": call.model,
+            "choices": [choice],
+        }
+
+
+class ResponsesShape(Shape):
+    """OpenAI responses."""
+
+    def start(self, call: Billed) -> Iterator[bytes]:
+        """The events before the first token."""
+        yield _event("response.created", response=self._response(call, "in_progress", []))
+        item = {
+            "id": f"msg-{call.id}",
+            "type": "message",
+            "role": "assistant",
+            "status": "in_progress",
+            "content": [],
+        }
+        yield _event("response.output_item.added", output_index=0, item=item)
+
+    def token(self, call: Billed, word: str) -> bytes:
+        """The event of one token."""
+        place = {"item_id": f"msg-{call.id}", "output_index": 0, "content_index": 0}
+        return _event("response.output_text.delta", **place, delta=word)
+
+    def finish(self, call: Billed) -> Iterator[bytes]:
+        """The events after the last token."""
+        whole = self.whole(call)
+        yield _event(f"response.{whole['status']}", response=whole)
+
+    def error_event(self, call: Billed) -> bytes:
+        """An overload in the middle of a stream whose status was 200."""
+        return _event("error", code="server_is_overloaded", message="Overloaded", param=None)
+
+    def whole(self, call: Billed) -> dict[str, Any]:
+        """The answer in one piece."""
+        content = [{"type": "output_text", "text": call.text, "annotations": []}]
+        item = {
+            "id": f"msg-{call.id}",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": content,
+        }
+        whole = self._response(call, "completed" if call.finish == "stop" else "incomplete", [item])
+        return whole | ({"usage": self.usage(call)} if call.tells_usage else {})
+
+    def usage(self, call: Billed) -> dict[str, Any]:
+        """What was billed, as the vendor says it."""
+        output = call.shown + call.reasoning
+        return {
+            "input_tokens": call.input,
+            "input_tokens_details": {"cached_tokens": call.cached},
+            "output_tokens": output,
+            "output_tokens_details": {"reasoning_tokens": call.reasoning},
+            "total_tokens": call.input + output,
+        }
+
+    def _response(self, call: Billed, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
+        details = {"reason": "max_output_tokens" if call.finish == "length" else call.finish}
+        return {
+            "id": call.id,
+            "object": "response",
+            "created_at": 1,
+            "model": call.model,
+            "status": status,
+            "error": None,
+            "incomplete_details": details if status == "incomplete" else None,
+            "output": output,
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+        }
+
+
+class AnthropicShape(Shape):
+    """Anthropic messages."""
+
+    def start(self, call: Billed) -> Iterator[bytes]:
+        """The events before the first token."""
+        usage = self.usage(call) | {"output_tokens": 1} if call.tells_usage else {}
+        yield _event("message_start", message=self._message(call, [], None, usage))
+        yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        yield _event("ping")
+
+    def token(self, call: Billed, word: str) -> bytes:
+        """The event of one token."""
+        return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+
+    def finish(self, call: Billed) -> Iterator[bytes]:
+        """The events after the last token."""
+        yield _event("content_block_stop", index=0)
+        usage = {"output_tokens": call.shown + call.reasoning} if call.tells_usage else {}
+        delta = {"stop_reason": _STOP_REASONS.get(call.finish, call.finish), "stop_sequence": None}
+        yield _event("message_delta", delta=delta, usage=usage)
+        yield _event("message_stop")
+
+    def error_event(self, call: Billed) -> bytes:
+        """An overload in the middle of a stream whose status was 200."""
+        return _event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+
+    def whole(self, call: Billed) -> dict[str, Any]:
+        """The answer in one piece."""
+        reason = _STOP_REASONS.get(call.finish, call.finish)
+        usage = self.usage(call) if call.tells_usage else {}
+        return self._message(call, [{"type": "text", "text": call.text}], reason, usage)
+
+    def http_error(
+        self, status: int, kind: str | None, code: str | None, message: str
+    ) -> dict[str, Any]:
+        """The body of an error."""
+        error: dict[str, Any] = {
+            "type": kind or _TYPES.get(status, "api_error"),
+            "message": message,
+        }
+        return {
+            "type": "error",
+            "error": error | ({"details": {"error_code": code}} if code else {}),
+        }
+
+    def usage(self, call: Billed) -> dict[str, Any]:
+        """What was billed, as the vendor says it: cached tokens stand beside the others."""
+        return {
+            "input_tokens": call.input - call.cached,
+            "cache_read_input_tokens": call.cached,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": call.shown + call.reasoning,
+        }
+
+    def _message(
+        self, call: Billed, content: list[dict[str, str]], reason: str | None, usage: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "id": call.id,
+            "type": "message",
+            "role": "assistant",
+            "model": call.model,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": None,
+            "usage": usage,
+        }
+
+
+SHAPES: dict[str, Shape] = {
+    "/v1/chat/completions": Shape(),
+    "/v1/responses": ResponsesShape(),
+    "/v1/messages": AnthropicShape(),
+}
+
+
+def texts(request: Mapping[str, Any]) -> list[str]:
+    """All texts of a request's messages, the last one last."""
+    found: list[str] = []
+    parts: list[Any] = [request.get("system"), request.get("instructions")]
+    parts += request.get("messages") or []
+    given = request.get("input")
+    parts += given if isinstance(given, list) else [given]
+    for part in parts:
+        content = part.get("content") if isinstance(part, dict) else part
+        pieces = content if isinstance(content, list) else [content]
+        found += [
+            text
+            for piece in pieces
+            if (text := piece.get("text") if isinstance(piece, dict) else piece)
+        ]
+    return found
+
+
+def _data(value: Mapping[str, Any]) -> bytes:
+    return f"data: {json.dumps(value)}\n\n".encode()
+
+
+def _event(kind: str, **fields: Any) -> bytes:
+    return f"event: {kind}\n".encode() + _data({"type": kind, **fields})

@@ -1,0 +1,238 @@
+"""The fake provider, seen through the real clients."""
+
+import asyncio
+import json
+
+import anthropic
+import openai
+import pytest
+
+from tests.harness.provider import Behaviour, Provider
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with Provider(tmp_path_factory.mktemp("provider") / "log.jsonl") as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(running):
+    """The module's provider, with an empty log."""
+    running.log.write_text("")
+    return running
+
+
+@pytest.fixture
+async def chat(provider):
+    async with openai.AsyncOpenAI(
+        base_url=provider.openai_url, api_key="-", max_retries=0
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+async def claude(provider):
+    async with anthropic.AsyncAnthropic(
+        base_url=provider.url, api_key="-", max_retries=0
+    ) as client:
+        yield client
+
+
+def ask(behaviour: Behaviour, model: str = "m", **options) -> dict:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": behaviour.as_prompt()}],
+        **options,
+    }
+
+
+def stream(behaviour: Behaviour, **options) -> dict:
+    return ask(behaviour, stream=True, stream_options={"include_usage": True}, **options)
+
+
+async def read(answer) -> str:
+    return "".join(
+        [chunk.choices[0].delta.content or "" async for chunk in await answer if chunk.choices]
+    )
+
+
+async def test_chat_streams_its_text_and_the_usage_it_bills(chat, provider):
+    behaviour = Behaviour(tokens=3, input=7, cached=2, reasoning=4, tag="a")
+
+    chunks = [chunk async for chunk in await chat.chat.completions.create(**stream(behaviour))]
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    usage = chunks[-1].usage
+    assert (text, chunks[-2].choices[0].finish_reason) == ("t0 t1 t2 ", "stop")
+    assert (
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.prompt_tokens_details.cached_tokens,
+    ) == (7, 7, 2)
+    provider.wait("end")
+    assert provider.billed(tag="a") == {"input": 5, "cached_input": 2, "output": 7}
+
+
+async def test_chat_answers_in_one_piece_within_the_limit_of_tokens(chat, provider):
+    answer = await chat.chat.completions.create(
+        **ask(Behaviour(text="one two three"), max_tokens=2)
+    )
+
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (
+        "one two ",
+        "length",
+    )
+    assert answer.usage.completion_tokens == 2
+
+
+async def test_responses_stream_text_and_usage(chat):
+    prompt = Behaviour(tokens=2, input=3).as_prompt()
+
+    events = [
+        event async for event in await chat.responses.create(model="m", input=prompt, stream=True)
+    ]
+
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    usage = events[-1].response.usage
+    assert (text, events[-1].type, usage.input_tokens, usage.output_tokens) == (
+        "t0 t1 ",
+        "response.completed",
+        3,
+        2,
+    )
+
+
+async def test_messages_stream_text_and_usage(claude, provider):
+    request = ask(Behaviour(tokens=3, input=9, cached=4), max_tokens=50)
+
+    async with claude.messages.stream(**request) as events:
+        message = await events.get_final_message()
+
+    assert (message.content[0].text, message.stop_reason) == ("t0 t1 t2 ", "end_turn")
+    usage = message.usage
+    assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (5, 4, 3)
+
+
+async def test_refused_call_bills_nothing_and_carries_headers(chat, provider):
+    provider.plan("m", Behaviour(status=429, headers={"retry-after": "2"}))
+
+    with pytest.raises(openai.RateLimitError) as caught:
+        await chat.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
+
+    assert caught.value.response.headers["retry-after"] == "2"
+    assert (provider.wait("end")[0]["status"], provider.billed()) == (429, {})
+
+
+async def test_overload_after_status_200_is_an_error_event(claude, provider):
+    request = ask(Behaviour(tokens=5, input=2, faults={2: "error"}), max_tokens=50)
+
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        async with claude.messages.stream(**request) as events:
+            await events.get_final_message()
+
+    assert (caught.value.status_code, caught.value.body["error"]["type"]) == (
+        200,
+        "overloaded_error",
+    )
+    provider.wait("end")
+    assert provider.billed() == {"input": 2, "output": 2}
+
+
+@pytest.mark.parametrize("fault", ["disconnect", "reset"])
+async def test_broken_connection_bills_what_was_generated(chat, provider, fault):
+    with pytest.raises(openai.APIConnectionError):
+        await read(chat.chat.completions.create(**stream(Behaviour(input=1, faults={4: fault}))))
+
+    assert (provider.wait("end")[0]["outcome"], provider.billed()) == (
+        fault,
+        {"input": 1, "output": 4},
+    )
+
+
+async def test_malformed_event_is_not_json(chat):
+    with pytest.raises(json.JSONDecodeError):
+        await read(chat.chat.completions.create(**stream(Behaviour(faults={4: "malformed"}))))
+
+
+async def test_early_end_has_no_finish_reason(chat):
+    answer = await chat.chat.completions.create(**stream(Behaviour(faults={2: "end"})))
+
+    chunks = [chunk async for chunk in answer]
+
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("at", "billed"), [(-1, {}), (0, {"input": 1}), (2, {"input": 1, "output": 2})]
+)
+async def test_hanging_call_ends_when_its_caller_leaves(chat, provider, at, billed):
+    call = asyncio.create_task(
+        read(chat.chat.completions.create(**stream(Behaviour(input=1, faults={at: "hang"}))))
+    )
+    await asyncio.to_thread(provider.wait, "hang")
+
+    call.cancel()
+    ended = await asyncio.to_thread(provider.wait, "end")
+
+    assert (ended[0]["outcome"], provider.billed()) == ("caller left", billed)
+
+
+async def test_gate_holds_a_call_between_two_tokens(chat, provider):
+    behaviour = Behaviour(tokens=4, faults={2: "gate:half"})
+    call = asyncio.create_task(read(chat.chat.completions.create(**stream(behaviour))))
+    await asyncio.to_thread(provider.wait, "gate")
+    assert not call.done()
+
+    provider.open("half")
+
+    assert await call == "t0 t1 t2 t3 "
+
+
+async def test_plan_is_followed_in_order_and_then_the_usual(chat, provider):
+    provider.plan("planned", Behaviour(text="first"), Behaviour(text="second"))
+    provider.usually(Behaviour(text="usual"), model="planned")
+
+    said = [
+        (await chat.chat.completions.create(model="planned", messages=[]))
+        .choices[0]
+        .message.content
+        for _ in range(3)
+    ]
+
+    assert said == ["first", "second", "usual"]
+
+
+async def test_behaviour_may_stand_in_the_name_of_the_model(chat):
+    answer = await chat.chat.completions.create(model='m{"fake": {"text": "named"}}', messages=[])
+
+    assert answer.choices[0].message.content == "named"
+
+
+async def test_limit_admits_so_many_and_tells_the_others_when(chat, provider):
+    provider.limit(2, seconds=30)
+    request = ask(Behaviour(tokens=1))
+    await asyncio.gather(*(chat.chat.completions.create(**request) for _ in range(2)))
+
+    with pytest.raises(openai.RateLimitError) as caught:
+        await chat.chat.completions.create(**request)
+
+    provider.limit(None)
+    assert 0 < float(caught.value.response.headers["retry-after"]) <= 30
+    provider.wait("end", count=3)
+    assert (provider.busiest(30), len(provider.calls())) == (2, 3)
+
+
+async def test_log_knows_how_many_calls_were_open_at_once(chat, provider):
+    behaviour = Behaviour(tokens=1, faults={0: "gate:together"})
+    calls = [
+        asyncio.create_task(read(chat.chat.completions.create(**stream(behaviour))))
+        for _ in range(3)
+    ]
+    await asyncio.to_thread(provider.wait, "gate", count=3)
+
+    provider.open("together")
+    await asyncio.gather(*calls)
+
+    provider.wait("end", count=3)
+    assert provider.most_at_once() == 3
