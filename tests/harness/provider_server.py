@@ -45,6 +45,7 @@ class Call:
     tells_usage: bool
     input: int
     cached: int
+    texts: int  # of the request
     reasoning: int = 0
     shown: int = 0
     is_billed: bool = False
@@ -175,7 +176,7 @@ class ProviderServer:
             or body.get("max_tokens")
             or body.get("max_output_tokens")
         )
-        words = behaviour.words
+        words = [] if request.path == "/v1/embeddings" else behaviour.words
         is_cut = limit is not None and limit < len(words)
         is_stream = bool(body.get("stream"))
         asks_usage = request.path != "/v1/chat/completions" or not is_stream
@@ -195,6 +196,7 @@ class ProviderServer:
             tells_usage=behaviour.usage and asks_usage,
             input=counted,
             cached=behaviour.cached,
+            texts=len(said),
         )
         self._note(
             "start",
@@ -410,7 +412,7 @@ async def main(log: Path) -> None:
         return asyncio.StreamReaderProtocol(_Reader(), provider.serve)
 
     server = await loop.create_server(protocol, "127.0.0.1", 0)
-    print("ready", server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 for the one who started us
+    print("ready", server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
     await ended.wait()

@@ -1,4 +1,4 @@
-"""The wire formats the fake provider speaks: OpenAI chat and responses, Anthropic messages."""
+"""The wire formats the fake provider speaks: OpenAI chat, responses and embeddings, Anthropic messages."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _STOP_REASONS = {
 
 
 class Billed(Protocol):
-    """What a format needs to know of a call; `shown` are its visible tokens so far."""
+    """What a format needs to know of a call; `shown` are its visible tokens so far, `texts` those of the request."""
 
     model: str
     input: int
     cached: int
+    texts: int
     reasoning: int
     shown: int
     finish: str
@@ -251,9 +252,27 @@ class AnthropicShape(Shape):
         }
 
 
+class EmbeddingsShape(Shape):
+    """OpenAI embeddings: a vector for each text, never in a stream."""
+
+    def whole(self, call: Billed) -> dict[str, Any]:
+        """The answer in one piece."""
+        vectors = [
+            {"object": "embedding", "index": index, "embedding": [float(index), 1.0]}
+            for index in range(call.texts)
+        ]
+        whole = {"object": "list", "data": vectors, "model": call.model}
+        return whole | ({"usage": self.usage(call)} if call.tells_usage else {})
+
+    def usage(self, call: Billed) -> dict[str, Any]:
+        """What was billed, as the vendor says it."""
+        return {"prompt_tokens": call.input, "total_tokens": call.input}
+
+
 SHAPES: dict[str, Shape] = {
     "/v1/chat/completions": Shape(),
     "/v1/responses": ResponsesShape(),
+    "/v1/embeddings": EmbeddingsShape(),
     "/v1/messages": AnthropicShape(),
 }
 

@@ -103,6 +103,26 @@ async def test_responses_stream_text_and_usage(chat):
     )
 
 
+async def test_embeddings_bill_input_alone(chat, provider):
+    answer = await chat.embeddings.create(
+        model="e", input=["one two", "three"], encoding_format="float"
+    )
+
+    assert ([item.index for item in answer.data], answer.usage.prompt_tokens) == ([0, 1], 3)
+    provider.wait("end")
+    assert provider.billed(model="e") == {"input": 3}
+
+
+async def test_embeddings_fail_as_planned(chat, provider):
+    provider.plan("e", Behaviour(status=503))
+
+    with pytest.raises(openai.InternalServerError):
+        await chat.embeddings.create(model="e", input="one two")
+
+    provider.wait("end")
+    assert provider.billed() == {}
+
+
 async def test_messages_stream_text_and_usage(claude, provider):
     request = ask(Behaviour(tokens=3, input=9, cached=4), max_tokens=50)
 
