@@ -77,14 +77,19 @@ class Client:
         self._failures = 0
         return reply
 
-    async def command(self, *words: str) -> Any:
-        """Send one plain command (tried again while the server can't be reached)."""
+    async def command(self, *words: str, near: str | None = None) -> Any:
+        """Send one plain command (tried again while the server can't be reached).
+
+        Args:
+            near: In a cluster, the key to whose primary it goes; default: where the command's own key leads.
+        """
         deadline = time.monotonic() + GIVE_UP_AFTER
         tries = 0
         while True:
             try:
                 glide = self._glide or await self._connect()
-                reply = await glide.custom_command(list(words))
+                route = _route(near) if near is not None and self.is_cluster else None
+                reply = await glide.custom_command(list(words), *([route] if route else []))
             except GlideMQError:
                 raise
             except Exception as error:  # noqa: BLE001 as in call
@@ -214,6 +219,13 @@ async def _create(target: Target) -> Any:
             glide.GlideClusterClientConfiguration(**options)
         )
     return await glide.GlideClient.create(glide.GlideClientConfiguration(**options))
+
+
+def _route(key: str) -> Any:
+    """To the primary of a key's slot."""
+    import glide
+
+    return glide.SlotKeyRoute(glide.SlotType.PRIMARY, key)
 
 
 def _silence(glide: Any) -> None:
