@@ -107,7 +107,9 @@ class _Chat:
     def _entries(self, data: Mapping[str, Any], job: RunningJob) -> list[Mapping[str, Any]]:
         first = data.get("model") or self.model
         if not isinstance(first, str):
-            raise UnrecoverableError("the job's data names no model, and the handler has no default")
+            raise UnrecoverableError(
+                "the job's data names no model, and the handler has no default"
+            )
         return [{"model": first, "provider": data.get("provider")}, *job.fallbacks]
 
     def _route(self, entry: Mapping[str, Any]) -> tuple[_Backend, str, str]:
@@ -116,16 +118,28 @@ class _Chat:
         prefix, slash, rest = model.partition("/")
         provider = entry.get("provider") or (prefix if slash and prefix in self.backends else None)
         if provider in self.backends:
-            return self.backends[provider], provider, rest if slash and prefix == provider else model
+            return (
+                self.backends[provider],
+                provider,
+                rest if slash and prefix == provider else model,
+            )
         if "litellm" in self.backends:
-            return self.backends["litellm"], provider or prefix, f"{provider}/{model}" if entry.get("provider") else model
+            return (
+                self.backends["litellm"],
+                provider or prefix,
+                f"{provider}/{model}" if entry.get("provider") else model,
+            )
         if provider is None and len(self.backends) == 1:
             name = next(iter(self.backends))
             return self.backends[name], name, model
         known = ", ".join(sorted(self.backends))
-        raise UnrecoverableError(f"no client for model {model!r} (provider {provider!r}); there are {known}")
+        raise UnrecoverableError(
+            f"no client for model {model!r} (provider {provider!r}); there are {known}"
+        )
 
-    def _call(self, job: RunningJob, backend: _Backend, provider: str, request: Mapping[str, Any]) -> MeteredCall:
+    def _call(
+        self, job: RunningJob, backend: _Backend, provider: str, request: Mapping[str, Any]
+    ) -> MeteredCall:
         return MeteredCall(
             job.next_call_id(),
             api=backend.module.CHAT_API,
@@ -154,7 +168,9 @@ def _params(data: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]
     return {**plain, **(data.get("params") or {}), **(entry.get("params") or {})}
 
 
-def _hop(entry: Mapping[str, Any], call: MeteredCall | None, error: BaseException | None) -> dict[str, object]:
+def _hop(
+    entry: Mapping[str, Any], call: MeteredCall | None, error: BaseException | None
+) -> dict[str, object]:
     settlement = call.settlement if call is not None else None
     cost = settlement.cost if settlement is not None else None
     hop: dict[str, object] = {
@@ -164,7 +180,11 @@ def _hop(entry: Mapping[str, Any], call: MeteredCall | None, error: BaseExceptio
     }
     if error is not None:
         info = classify_error(error)
-        hop |= {"error": str(error)[:500], "category": str(info.category), "retryable": info.retryable}
+        hop |= {
+            "error": str(error)[:500],
+            "category": str(info.category),
+            "retryable": info.retryable,
+        }
         hop |= {"retry_after": info.retry_after} if info.retry_after else {}
     return hop
 

@@ -134,8 +134,16 @@ class MeteredCall:
         was_billed = info is None or info.billed or self.delivered
         if usage.status != "complete" and was_billed:
             usage = self._estimated(usage)
-        cost = self.settings.pricing.cost(usage) if usage.tokens or usage.provider_cost is not None else None
-        report = self._report(usage, cost) if self.settings.report and (usage.tokens or was_billed) else None
+        cost = (
+            self.settings.pricing.cost(usage)
+            if usage.tokens or usage.provider_cost is not None
+            else None
+        )
+        report = (
+            self._report(usage, cost)
+            if self.settings.report and (usage.tokens or was_billed)
+            else None
+        )
         pieces = self._last_pieces(usage, cost, error)
         self.settlement = Settlement(pieces=pieces, report=report, usage=usage, cost=cost)
         return self.settlement
@@ -169,7 +177,12 @@ class MeteredCall:
         start = Piece(
             ChunkType.START,
             "",
-            {"call": self.call_id, "model": self.model, "provider": self.provider, "attempt": str(self._attempt)},
+            {
+                "call": self.call_id,
+                "model": self.model,
+                "provider": self.provider,
+                "attempt": str(self._attempt),
+            },
         )
         return [start, *pieces]
 
@@ -204,7 +217,9 @@ class MeteredCall:
             "details": details,
         }
 
-    def _last_pieces(self, usage: Usage, cost: Cost | None, error: BaseException | None) -> list[Piece]:
+    def _last_pieces(
+        self, usage: Usage, cost: Cost | None, error: BaseException | None
+    ) -> list[Piece]:
         if not self.has_begun:
             return []
         facts: dict[str, Any] = {
@@ -216,10 +231,16 @@ class MeteredCall:
         pieces = [Piece(ChunkType.USAGE, json.dumps(facts), {"status": usage.status})]
         if error is None:
             finish = self.finish or Finish(FinishReason.UNKNOWN, "")
-            pieces.append(Piece(ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw}))
+            pieces.append(
+                Piece(ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw})
+            )
         else:
             info = classify_error(error)
-            more = {"category": str(info.category), "code": info.code or "", "retryable": str(info.retryable).lower()}
+            more = {
+                "category": str(info.category),
+                "code": info.code or "",
+                "retryable": str(info.retryable).lower(),
+            }
             pieces.insert(0, Piece(ChunkType.ERROR, str(error)[:1000], more))
         return pieces
 
@@ -237,7 +258,11 @@ def _whole(answer: Mapping[str, Any]) -> list[Piece]:
     pieces: list[Piece] = []
     for choice in items(answer.get("choices")):
         message = fields(fields(choice).get("message"))
-        _add(pieces, ChunkType.REASONING, message.get("reasoning_content") or message.get("reasoning"))
+        _add(
+            pieces,
+            ChunkType.REASONING,
+            message.get("reasoning_content") or message.get("reasoning"),
+        )
         _add(pieces, ChunkType.CONTENT, message.get("content"))
         _add(pieces, ChunkType.REFUSAL, message.get("refusal"))
     for block in items(answer.get("content")):
@@ -259,5 +284,10 @@ def whole_finish(answer: object) -> Finish:
     """Why a whole answer ended."""
     top = fields(answer)
     choice = fields(next(iter(items(top.get("choices"))), None))
-    raw = text(choice.get("finish_reason")) or text(top.get("stop_reason")) or text(top.get("status")) or ""
+    raw = (
+        text(choice.get("finish_reason"))
+        or text(top.get("stop_reason"))
+        or text(top.get("status"))
+        or ""
+    )
     return Finish(finish_reason(raw), raw)

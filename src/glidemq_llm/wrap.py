@@ -67,7 +67,9 @@ def package_of(client: object) -> str:
     Raises:
         InvalidOption: None of them.
     """
-    module = client.__name__ if isinstance(client, ModuleType) else getattr(client, "__module__", "")
+    module = (
+        client.__name__ if isinstance(client, ModuleType) else getattr(client, "__module__", "")
+    )
     for name in (module, type(client).__module__):
         package = str(name).partition(".")[0]
         if package in _PROVIDERS:
