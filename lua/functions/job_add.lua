@@ -14,31 +14,41 @@ local num = require('lib.num')
 
 local MAX_JOBS = 256
 local DAY_MS = 86400000
+local TEXTS = { 'options', 'keep_completed', 'keep_failed', 'parent', 'data' }
 local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent' }
 
 local function check(jobs)
   for _, new in ipairs(jobs) do
     arg.text(new, 'id')
     arg.text(new, 'name')
+    for _, name in ipairs(TEXTS) do
+      arg.maybe_text(new, name)
+    end
     new.priority = arg.int(new, 'priority', 0, 2048, 1000)
     new.delay_ms = arg.int(new, 'delay_ms', 0, 36500 * DAY_MS, 0)
+    new.lock_ms = new.lock_ms and arg.int(new, 'lock_ms', 1, DAY_MS)
     new.ttl_ms = arg.int(new, 'ttl_ms', 0, 36500 * DAY_MS, 0)
   end
+end
+
+--- Was this job added by an earlier try of this call?
+local function was_added(root, new, map, now, found)
+  if not found[1] then
+    return keep.was_removed(root, new.custom and new.id .. ' ' .. map.nonce or new.id, now)
+  end
+  return not found[3] or found[3] == map.nonce
 end
 
 --- What stands in the way of this id: nothing, a tombstone (swept here), or a job.
 local function existing(root, new, map, now)
   local found = redis.call('HMGET', layout.job(root, new.id), 'state', 'removed', 'added_by')
-  if not found[1] then
-    return map['repeat'] and keep.was_removed(root, new.id, now) and 'r' or nil
-  end
-  if map['repeat'] and (not found[3] or found[3] == map.nonce) then
+  if map['repeat'] and was_added(root, new, map, now, found) then
     return 'r'
   end
-  if not found[2] then
+  if found[1] and not found[2] then
     return 'd'
   end
-  new.tombstone = true
+  new.tombstone = found[1]
   return nil
 end
 
@@ -107,10 +117,10 @@ local function job_add(keys, args)
   local tx = change.begin(root)
   tx.expiring = {}
   local verdicts = stage_all(tx, jobs, map, now)
-  change.commit(tx)
   if #tx.expiring > 0 then
     redis.call('ZADD', layout.expiring(root), unpack(tx.expiring))
   end
+  change.commit(tx)
   return table.concat(verdicts)
 end
 

@@ -16,7 +16,7 @@ local MAX = 1000
 local function job_beat(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local worker = arg.text(map, 'worker')
-  local leases, started = arg.list(map, 'leases', MAX), arg.list(map, 'started', MAX)
+  local leases, started = arg.runs(map, 'leases', MAX), arg.runs(map, 'started', MAX, true)
   local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'drain')
   local break_at = upkeep.break_at({ last_call = values[1], break_at = values[2] }, now)
   lease.note_started(root, started, now)

@@ -11,7 +11,7 @@ local MAX = 256
 
 local function job_ends(keys, args)
   local root, rows = keys[1], {}
-  for i, id in ipairs(arg.list(arg.map(args), 'ids', MAX)) do
+  for i, id in ipairs(arg.texts(arg.map(args), 'ids', MAX)) do
     local record = job.read(root, id, { 'state', 'result', 'error', 'reason', 'attempt' })
     if not record then
       rows[i] = { 'gone' }

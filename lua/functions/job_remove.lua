@@ -1,6 +1,6 @@
 --- job_remove: take a job that is not running out of the queue, with everything it owns.
 -- keys   1  root of the queue
--- args   1  map {id: str}
+-- args   1  map {id: str, nonce?: str, repeat?: bool}
 -- reply  1
 -- error  ARG GONE STATE
 -- cost   O(log n + satellites)
@@ -13,18 +13,30 @@ local news = require('lib.news')
 local num = require('lib.num')
 local reply = require('lib.reply')
 
+--- Out of every index: after a break a job may be in two.
+local function leave(root, id)
+  for _, index in ipairs(layout.INDEXES) do
+    redis.call('ZREM', layout.index(root, index), id)
+  end
+  redis.call('ZREM', layout.expiring(root), id)
+end
+
 local function job_remove(keys, args)
-  local root, id = keys[1], arg.text(arg.map(args), 'id')
+  local root, map, now = keys[1], arg.map(args), num.now()
+  local id, nonce = arg.text(map, 'id'), arg.maybe_text(map, 'nonce')
   local record = job.read(root, id, { 'state', 'removed', 'stalled', 'lost' })
+  if map['repeat'] and nonce and not record and keep.was_removed(root, id .. ' ' .. nonce, now) then
+    leave(root, id)
+    return 1
+  end
   if not record or record.removed then
     reply.gone(id)
   end
   if record.state == 'active' then
     reply.state(id, record.state, 'not running: cancel it first')
   end
-  redis.call('ZREM', layout.index(root, job.index_of(record)), id)
-  redis.call('ZREM', layout.expiring(root), id)
-  keep.remove(root, { id }, num.now())
+  keep.remove(root, { id }, now, nil, nonce)
+  leave(root, id)
   event.append(root, { 'removed', id })
   news.publish(root, { id })
   return 1

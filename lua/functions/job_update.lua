@@ -15,20 +15,21 @@ local num = require('lib.num')
 local MAX_LOG = 1000
 local FIELDS = { 'state', 'token', 'run', 'satellites', 'update' }
 
-local function write_log(root, id, record, lines, fields)
+local function write_log(root, id, record, lines)
   if #lines > 0 then
     local key = layout.satellite(root, id, 'log')
+    if not job.has_satellite(record.satellites, 'log') then
+      redis.call('HSET', layout.job(root, id), 'satellites', job.with_satellite(record.satellites, 'log'))
+    end
     redis.call('RPUSH', key, unpack(lines))
     redis.call('LTRIM', key, -MAX_LOG, -1)
-    fields[#fields + 1] = 'satellites'
-    fields[#fields + 1] = job.with_satellite(record.satellites, 'log')
   end
 end
 
 local function job_update(keys, args)
   local root, map = keys[1], arg.map(args)
   local id, token = arg.text(map, 'id'), arg.text(map, 'token')
-  local n, lines = arg.int(map, 'n', 1, num.MAX), arg.list(map, 'log', MAX_LOG)
+  local n, lines = arg.int(map, 'n', 1, num.MAX), arg.texts(map, 'log', MAX_LOG)
   local record = lease.hold(root, id, token, FIELDS)
   local last = tonumber(string.match(record.update or '', '^' .. record.run .. ':(%d+)$') or 0)
   if n <= last then
@@ -36,12 +37,12 @@ local function job_update(keys, args)
   end
   local fields = { 'update', record.run .. ':' .. num.text(n), 'started_run', record.run }
   for _, name in ipairs({ 'progress', 'data', 'hops' }) do
-    if map[name] then
+    if arg.maybe_text(map, name) then
       fields[#fields + 1] = name
       fields[#fields + 1] = map[name]
     end
   end
-  write_log(root, id, record, lines, fields)
+  write_log(root, id, record, lines)
   redis.call('HSET', layout.job(root, id), unpack(fields))
   event.append(root, map.progress and { 'progress', id } or {})
   return 1

@@ -2,7 +2,7 @@
 -- keys   1  root of the queue
 -- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
 --           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
---           keep_completed?: str, keep_failed?: str}
+--           keep_completed?: str, keep_failed?: str, repeat?: bool}
 -- reply  [packed [codes, token, claims, next_ms, more, revision], data of each claim in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
@@ -33,7 +33,8 @@ local function read_call(map)
     lease_ms = arg.int(map, 'lease_ms', 1, DAY_MS),
     suspects = arg.int(map, 'suspects', 0, MAX),
     max_stalled = arg.int(map, 'max_stalled', 0, 1000),
-    keep = { keep_completed = map.keep_completed, keep_failed = map.keep_failed },
+    keep = { keep_completed = arg.maybe_text(map, 'keep_completed'), keep_failed = arg.maybe_text(map, 'keep_failed') },
+    is_repeat = map['repeat'],
   }
 end
 
@@ -71,7 +72,7 @@ local function turn(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local call = read_call(map)
   local done = arg.list(map, 'done', MAX)
-  local started = arg.list(map, 'started', MAX)
+  local started = arg.runs(map, 'started', MAX, true)
   local stored, highest = turns.find(root, call.worker, call.turn)
   if stored then
     return again(root, stored, call)

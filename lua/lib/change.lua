@@ -94,6 +94,17 @@ function change.leave(tx)
   end
 end
 
+--- Is this the repeat of the call that moved the job (it left its nonce)? Then finish that move out of `from`.
+function change.was_moved(root, id, record, nonce, from)
+  if nonce == '' or record.moved_by ~= nonce then
+    return false
+  end
+  for _, index in ipairs(from) do
+    redis.call('ZREM', layout.index(root, index), id)
+  end
+  return true
+end
+
 --- Write all that was staged.
 function change.commit(tx)
   change.enter(tx)

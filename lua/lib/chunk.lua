@@ -50,7 +50,8 @@ end
 --- A run's first append tells readers what to drop of the runs before it.
 local function reset_if_needed(key, record, run)
   if not string.find(record.chunk or '', '^' .. num.text(run) .. ':') and has_after(key, record.commit) then
-    add(key, 'reset', 'retry', run, 0, '{"keep_upto":"' .. (record.commit and record.commit ~= '' and record.commit or '0') .. '"}')
+    local kept = (record.commit or '') ~= '' and record.commit or '0'
+    add(key, 'reset', 'retry', run, 0, '{"keep_upto":"' .. kept .. '"}')
   end
 end
 
@@ -74,19 +75,21 @@ function chunk.catch_up(root, id, record)
   end
 end
 
---- Note, before its first chunk, that the job owns a stream.
+--- Note, before its first chunk, that the job owns a stream; answers true if it did not.
 local function own(root, id, record)
   if not job.has_satellite(record.satellites, 'chunks') then
     record.satellites = job.with_satellite(record.satellites, 'chunks')
     redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)
+    return true
   end
 end
 
 --- Append chunks[from..] of a part that begins at seq `first`. Keeps `record` current; answers the last entry's id.
 function chunk.append(root, id, record, run, first, chunks, from)
   local key = layout.satellite(root, id, 'chunks')
-  own(root, id, record)
-  reset_if_needed(key, record, run)
+  if not own(root, id, record) then
+    reset_if_needed(key, record, run)
+  end
   local bytes, last = num.of(record.stream_bytes, 0), nil
   for i = from, #chunks do
     local piece = chunks[i]

@@ -11,8 +11,7 @@ local DEFAULT_LEASE_MS = 30000
 
 claim.FIELDS = {
   'state', 'token', 'data', 'name', 'attempt', 'run', 'options', 'lock_ms', 'stalled', 'expires_at', 'created_at',
-  'started_at', 'lost', 'keep_completed', 'keep_failed', 'chunk', 'satellites', 'stream_bytes', 'commit', 'parent',
-  'started_run', 'lease_ms', 'place', 'removed',
+  'started_at', 'satellites', 'commit', 'started_run', 'lease_ms', 'place',
 }
 
 --- Ids to look at: the head of the line, and before it the eldest suspect where the worker may take one.
@@ -62,22 +61,20 @@ local function take(tx, head, record, call, token)
   local run = num.of(record.run, 0) + 1
   local lease = num.of(record.lock_ms, call.lease_ms)
   local fields = { 'token', token, 'owner', call.worker, 'run', run }
-  local function add(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
   if lease ~= DEFAULT_LEASE_MS or record.lease_ms then
-    add('lease_ms', lease)
+    fields[7], fields[8] = 'lease_ms', lease
   end
   if index == 'suspects' then
-    add('started_run', run)
+    fields[#fields + 1] = 'started_run'
+    fields[#fields + 1] = run
   end
   change.move(tx, id, index, 'active', tx.now + lease, fields)
   change.note(tx, 'active', id)
   return describe(id, record, run, lease, index == 'suspects')
 end
 
-local function expire(tx, id, index, record)
+local function expire(tx, id, index)
+  local record = job.read(tx.root, id, ending.FIELDS)
   ending.terminal(tx, id, record, index, 'failed', { 'reason', 'expired' })
 end
 
@@ -94,9 +91,9 @@ function claim.take(root, now, call, defaults)
   for _, head in ipairs(heads) do
     local record = job.read(root, head[1], claim.FIELDS)
     if not record or job.TERMINAL[record.state] then
-      ending.sweep(root, head[3], head[1], record)
+      ending.sweep(root, head[3], head[1])
     elseif is_expired(record, now) then
-      expire(overdue, head[1], head[3], record)
+      expire(overdue, head[1], head[3])
     else
       claims[#claims + 1] = take(tx, head, record, call, token)
       data[#data + 1] = record.data or ''

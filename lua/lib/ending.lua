@@ -16,6 +16,9 @@ ending.FIELDS = {
   'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'wait_key', 'wait_name', 'wait_until',
 }
 
+-- What the ending of a plain job needs: one that completed and owns nothing beside its hash.
+ending.SHORT = { 'state', 'token', 'run', 'cancel_requested', 'keep_completed', 'satellites', 'parent' }
+
 function ending.begin(root, now, defaults)
   local tx = change.begin(root)
   tx.now = now
@@ -70,7 +73,8 @@ function ending.error(tx, id, record, fields, text, state)
 end
 
 --- Finish a move out of `index` that was broken off: its job is elsewhere, or is to be removed.
-function ending.sweep(root, index, id, record)
+function ending.sweep(root, index, id)
+  local record = job.read(root, id, { 'state', 'removed', 'satellites' })
   if record and record.removed then
     keep.bury(root, id, record.satellites)
   end

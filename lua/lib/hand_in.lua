@@ -1,23 +1,81 @@
 --- hand_in: the outcomes of a turn, each checked against its job before the first is applied.
+local arg = require('lib.arg')
+local chunk = require('lib.chunk')
 local ending = require('lib.ending')
 local job = require('lib.job')
 local outcome = require('lib.outcome')
 
 local hand_in = {}
 
+-- What `extra` must hold for a kind, besides what is optional for all.
+local NEEDS = {
+  failed = { reason = 'string' },
+  retry = { delay_ms = 'number' },
+  delayed = { delay_ms = 'number', why = 'string' },
+}
+
+local function is_tail(tail)
+  return type(tail) == 'table' and arg.is_int(tail[1]) and arg.is_chunks(tail[2])
+end
+
+local function is_extra(extra, needs)
+  if type(extra) ~= 'table' then
+    return extra == nil and next(needs) == nil
+  end
+  for name, kind in pairs(needs) do
+    if type(extra[name]) ~= kind then
+      return false
+    end
+  end
+  return (extra.error == nil or type(extra.error) == 'string')
+    and arg.is_count(extra.delay_ms or 0)
+    and (extra.tail == nil or is_tail(extra.tail))
+end
+
+--- Is this line an outcome that can be applied? Nothing may fail once the first one is written.
+local function is_outcome(line)
+  return type(line) == 'table' and type(line[1]) == 'string' and type(line[2]) == 'string'
+    and outcome.is_kind(line[3]) and arg.is_int(line[4])
+    and (line[5] == nil or type(line[5]) == 'string')
+    and is_extra(line[6], NEEDS[line[3]] or {})
+end
+
+--- Read what the outcome needs of its job: little, where a job that owns nothing has completed.
+local function read(root, line, is_repeat)
+  if line[3] == 'completed' and not line[6] and not is_repeat then
+    local record = job.read(root, line[1], ending.SHORT)
+    if not record or not (record.satellites or record.cancel_requested) then
+      return record
+    end
+  end
+  return job.read(root, line[1], ending.FIELDS)
+end
+
+--- The turn may have been broken off after it had written something of this outcome.
+local function finish_broken(root, id, record)
+  if record.state == 'active' then
+    chunk.catch_up(root, id, record)
+  else
+    ending.sweep(root, 'active', id)
+  end
+end
+
 --- Check one outcome against its job; answers its code and, when it is to be applied, the job's record.
-local function judge(root, line, seen)
+local function judge(root, line, seen, is_repeat)
   local id, token = line[1], line[2]
   if seen[id] then
     return 'r'
   end
   seen[id] = true
-  local record = job.read(root, id, ending.FIELDS)
+  local record = read(root, line, is_repeat)
   if not record then
     return 'g'
   end
   if record.token ~= token then
     return 's'
+  end
+  if is_repeat then
+    finish_broken(root, id, record)
   end
   if record.state ~= 'active' then
     return 'a'
@@ -29,11 +87,11 @@ end
 function hand_in.run(root, now, done, call)
   local codes, accepted, seen = {}, {}, {}
   for i, line in ipairs(done) do
-    if not outcome.is_kind(line[3]) or type(line[4]) ~= 'number' then
+    if not is_outcome(line) then
       codes[i] = 'r'
     else
       local record
-      codes[i], record = judge(root, line, seen)
+      codes[i], record = judge(root, line, seen, call.is_repeat)
       accepted[#accepted + 1] = record and { line, record }
     end
   end

@@ -28,14 +28,18 @@ function job.read(root, id, fields)
   end
   local record = {}
   for i = 1, #fields do
-    record[fields[i]] = values[i]
+    if values[i] then -- an absent field stays nil: a table with few entries is cheaper
+      record[fields[i]] = values[i]
+    end
   end
   return record
 end
 
 --- The `satellites` text with one more name in it.
 function job.with_satellite(text, name)
-  text = text or ''
+  if not text then
+    return name
+  end
   if string.find(',' .. text .. ',', ',' .. name .. ',', 1, true) then
     return text
   end

@@ -13,13 +13,28 @@ keep.DEFAULT_COUNT = 10000
 keep.DAY_MS = 86400000
 keep.DEFAULT_AGE_MS = { completed = 86400000, failed = 604800000, cancelled = 604800000 }
 
---- Parse a keep text into count and age in ms (nil where unlimited by the job).
+local parsed, parsed_size = {}, 0
+
+local function parse(text)
+  local count, age = string.match(text, '^(%d*):(%d*)$')
+  return { tonumber(count or ''), tonumber(age or '') }
+end
+
+--- Parse a keep text into count and age in ms (nil where unlimited by the job). There are few texts and many jobs.
 function keep.parse(text)
   if not text then
     return nil, nil
   end
-  local count, age = string.match(text, '^(%d*):(%d*)$')
-  return tonumber(count or ''), tonumber(age or '')
+  local rule = parsed[text]
+  if not rule then
+    parsed_size = parsed_size + 1
+    if parsed_size > 1000 then
+      parsed, parsed_size = {}, 1
+    end
+    rule = { pair = parse(text) }
+    parsed[text] = rule
+  end
+  return rule.pair[1], rule.pair[2]
 end
 
 local function drop_satellites(root, id, satellites)

@@ -60,7 +60,7 @@ function reclaim.run(root, now, break_at, limit, call)
   for _, id in ipairs(due(root, now, limit)) do
     local record = job.read(root, id, reclaim.FIELDS)
     if not record or record.state ~= 'active' then
-      ending.sweep(root, 'active', id, record)
+      ending.sweep(root, 'active', id)
     elseif grace_over(record, break_at, now) then
       take_back(tx, id, record, call.max_stalled)
     end

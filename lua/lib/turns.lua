@@ -12,6 +12,7 @@ local KEEP_MS = 600000
 function turns.find(root, worker, number)
   local found = redis.call('HMGET', layout.turn(root, worker), num.text(number), 'highest')
   if found[1] then
+    redis.call('PEXPIRE', layout.turn(root, worker), KEEP_MS)
     return cmsgpack.unpack(found[1])
   end
   if number <= num.of(found[2], 0) - KEPT then

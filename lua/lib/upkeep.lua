@@ -49,7 +49,7 @@ local function release_due(root, index, now)
       change.move(tx, id, index, job.waiting_index(record), record.place, {})
       change.note(tx, 'waiting', id)
     else
-      ending.sweep(root, index, id, record)
+      ending.sweep(root, index, id)
     end
   end
   change.commit(tx)

@@ -1,6 +1,7 @@
 --- usage: the ledger of one job and the queue's minute buckets. Tokens are integers, money integer nano-units.
 local job = require('lib.job')
 local layout = require('lib.layout')
+local num = require('lib.num')
 
 local usage = {}
 
@@ -21,32 +22,41 @@ local function counted_as(root, model)
   return model
 end
 
-local function add_all(key, prefix, amounts)
-  for name, amount in pairs(amounts) do
-    redis.call('HINCRBY', key, prefix .. name, amount)
+--- Add a report to the sums of a hash, all of them and `more` in one write: a call is booked whole or not at all.
+local function add_up(key, report, model, more)
+  local names, amounts = { 'calls' .. model }, { 1 }
+  for _, kind in ipairs({ 'tokens', 'costs' }) do
+    for name, amount in pairs(report[kind]) do
+      names[#names + 1] = kind .. (model == '' and ':' or model) .. name
+      amounts[#amounts + 1] = amount
+    end
   end
+  local sums = redis.call('HMGET', key, unpack(names))
+  for i, name in ipairs(names) do
+    more[#more + 1] = name
+    more[#more + 1] = num.text(num.of(sums[i], 0) + amounts[i])
+  end
+  redis.call('HSET', key, unpack(more))
 end
 
-local function add_to_minute(root, report, now)
-  local model = counted_as(root, report.model)
-  local key = layout.minute(root, math.floor(now / MINUTE_MS))
-  add_all(key, 'tokens:' .. model .. '\n', report.tokens)
-  add_all(key, 'costs:' .. model .. '\n', report.costs)
-  redis.call('HINCRBY', key, 'calls:' .. model .. '\n', 1)
-  redis.call('PEXPIRE', key, KEEP_MS)
+local function minute_of(root, now)
+  return layout.minute(root, math.floor(now / MINUTE_MS))
 end
 
 --- Book one report {call, model, tokens, costs, entry}; answers false if this call was booked before.
 function usage.book(root, id, record, report, now)
-  local key = layout.satellite(root, id, 'usage')
-  if redis.call('HSETNX', key, 'call:' .. report.call, report.entry) == 0 then
+  local key, minute = layout.satellite(root, id, 'usage'), minute_of(root, now)
+  if redis.call('HEXISTS', key, 'call:' .. report.call) == 1 then
+    redis.call('PEXPIRE', minute, KEEP_MS)
     return false
   end
-  add_all(key, 'tokens:', report.tokens)
-  add_all(key, 'costs:', report.costs)
-  redis.call('HINCRBY', key, 'calls', 1)
-  redis.call('HSET', layout.job(root, id), 'satellites', job.with_satellite(record.satellites, 'usage'))
-  add_to_minute(root, report, now)
+  if not job.has_satellite(record.satellites, 'usage') then
+    redis.call('HSET', layout.job(root, id), 'satellites', job.with_satellite(record.satellites, 'usage'))
+  end
+  local model = ':' .. counted_as(root, report.model) .. '\n'
+  add_up(key, report, '', { 'call:' .. report.call, report.entry })
+  add_up(minute, report, model, {})
+  redis.call('PEXPIRE', minute, KEEP_MS)
   return true
 end
 

@@ -171,16 +171,21 @@ local function register(name, module, about)
   }
 end"""
 
-# The modules see this `redis` in place of the server's.
+WRITES: Final = frozenset(
+    "HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET DEL UNLINK PEXPIRE EXPIRE RPUSH "
+    "LPUSH LPOP RPOP LTRIM LREM XADD XTRIM XDEL SADD SREM INCR INCRBY PUBLISH SPUBLISH".split()
+)
+"""The commands that write; a test build can break a call off after any number of them."""
+
+# The modules see this `redis` in place of the server's. While a library loads there is no `string`, no `ipairs`
+# and of `redis` only `register_function`: the global is another one later.
 _TEST_SHIM: Final = """\
-local real, writes, fail_after, clock_ms = redis, 0, nil, 0
-local WRITES = {}
-for name in string.gmatch([[HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET DEL UNLINK
-  PEXPIRE EXPIRE RPUSH LPUSH LPOP RPOP LTRIM LREM XADD XTRIM XDEL SADD SREM INCR INCRBY PUBLISH SPUBLISH]], '%S+') do
-  WRITES[name] = true
-end
+local writes, fail_after, clock_ms = 0, nil, 0
+local function real_call(...) return redis.call(...) end
+local function real_error(text) return redis.error_reply(text) end
+local WRITES = {@writes@}
 local redis = {
-  error_reply = real.error_reply, status_reply = real.status_reply, register_function = real.register_function,
+  register_function = redis.register_function, error_reply = real_error,
   call = function(command, ...)
     if WRITES[command] then
       if fail_after and writes >= fail_after then
@@ -188,7 +193,7 @@ local redis = {
       end
       writes = writes + 1
     end
-    local reply = real.call(command, ...)
+    local reply = real_call(command, ...)
     if command == 'TIME' and clock_ms ~= 0 then
       local ms = tonumber(reply[1]) * 1000 + math.floor(tonumber(reply[2]) / 1000) + clock_ms
       return { string.format('%.0f', math.floor(ms / 1000)), string.format('%.0f', (ms % 1000) * 1000) }
@@ -197,6 +202,7 @@ local redis = {
   end,
 }
 local function enter(args)
-  local map = args[1] and cmsgpack.unpack(args[1]) or {}
+  local map = args[1] and cmsgpack.unpack(args[1])
+  map = type(map) == 'table' and map or {}
   writes, fail_after, clock_ms = 0, map.fail_after, map.clock_ms or 0
-end"""
+end""".replace("@writes@", ", ".join(f"{name} = true" for name in sorted(WRITES)))

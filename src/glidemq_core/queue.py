@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
@@ -238,7 +239,9 @@ class Queue:
         """
         return (await self._call("job_cancel", {"id": _keys.check_name(id, "id")})).decode()
 
-    async def signal(self, id: str, name: str, data: object = None, *, signal_id: str | None = None) -> bool:
+    async def signal(
+        self, id: str, name: str, data: object = None, *, signal_id: str | None = None
+    ) -> bool:
         """Send a message to a job: the next wait for `name` takes it, whether it has begun or not.
 
         Args:
@@ -253,7 +256,12 @@ class Queue:
             WrongState: The job has ended, or 100 messages wait in its mailbox.
         """
         message_id = new_id() if signal_id is None else _keys.check_name(signal_id, "signal_id")
-        message = {"id": message_id, "name": _keys.check_name(name, "name"), "data": data, "at": round(time.time() * 1000)}
+        message = {
+            "id": message_id,
+            "name": _keys.check_name(name, "name"),
+            "data": data,
+            "at": round(time.time() * 1000),
+        }
         args: dict[str, object] = {
             "id": _keys.check_name(id, "id"),
             "signal": message_id,
@@ -283,7 +291,7 @@ class Queue:
             JobNotFound: It is not known.
             WrongState: It is running: cancel it first.
         """
-        await self._call("job_remove", {"id": _keys.check_name(id, "id")})
+        await self._call("job_remove", {"id": _keys.check_name(id, "id"), "nonce": token_hex(8)})
 
     async def retry(self, id: str, *, fresh: bool = False) -> None:
         """Put a failed or cancelled job back into the line; attempts and stalls count from the beginning.
@@ -295,7 +303,9 @@ class Queue:
             JobNotFound: It is not known.
             WrongState: It is neither failed nor cancelled.
         """
-        await self._call("job_retry", {"id": _keys.check_name(id, "id"), "fresh": fresh})
+        await self._call(
+            "job_retry", {"id": _keys.check_name(id, "id"), "fresh": fresh, "nonce": token_hex(8)}
+        )
 
     async def promote(self, id: str) -> None:
         """Start a delayed job now.
@@ -304,7 +314,7 @@ class Queue:
             JobNotFound: It is not known.
             WrongState: It is not delayed.
         """
-        await self._call("job_promote", {"id": _keys.check_name(id, "id")})
+        await self._call("job_promote", {"id": _keys.check_name(id, "id"), "nonce": token_hex(8)})
 
     async def log(self, id: str, *, start: int = 0, limit: int = 1000) -> list[str]:
         """The lines that a job's handler logged, oldest first."""
