@@ -1,7 +1,8 @@
 --- job_add: put new jobs into the queue; every one is checked before the first is written.
 -- keys   1  root of the queue
 -- args   1  map {jobs: [{id, name, priority?, lifo?, delay_ms?, options?, lock_ms?, ttl_ms?, keep_completed?,
---           keep_failed?, parent?, custom?: bool, data?: json str}], nonce: str, repeat?: bool}
+--           keep_failed?, parent?, pending?: int (children it waits for), custom?: bool,
+--           data?: json str}], nonce: str, repeat?: bool}
 -- reply  one letter per job, in order: a added, d duplicate (its job is unchanged), r already added by this call
 -- error  ARG
 -- cost   O(jobs x log waiting); at most 256 jobs
@@ -27,6 +28,7 @@ local function check(jobs)
     new.priority = arg.int(new, 'priority', 0, 2048, 1000)
     new.delay_ms = arg.int(new, 'delay_ms', 0, 36500 * DAY_MS, 0)
     new.lock_ms = new.lock_ms and arg.int(new, 'lock_ms', 1, DAY_MS)
+    new.pending = arg.int(new, 'pending', 0, 10000, 0)
     new.ttl_ms = arg.int(new, 'ttl_ms', 0, 36500 * DAY_MS, 0)
   end
 end
@@ -78,7 +80,11 @@ local function stage(tx, new, now, map, sequence)
   end
   local place = line.place(new.priority, sequence, new.lifo)
   local fields = fields_of(new, now, map, num.text(place))
-  if new.delay_ms > 0 then
+  if new.pending > 0 then
+    fields[#fields + 1] = 'pending'
+    fields[#fields + 1] = new.pending
+    change.move(tx, new.id, 'new', 'waiting_children', now, fields)
+  elseif new.delay_ms > 0 then
     change.move(tx, new.id, 'new', 'delayed', now + new.delay_ms, fields)
   else
     change.move(tx, new.id, 'new', 'waiting', place, fields)

@@ -3,7 +3,7 @@
 -- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
 --           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
 --           keep_completed?: str, keep_failed?: str, repeat?: bool}
--- reply  [packed [codes, token, claims, next_ms, more, revision], data of each claim in order…]
+-- reply  [packed [codes, token, claims, next_ms, more, revision, outbox], data of each claim in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
 --        place, has_journal]
@@ -85,8 +85,9 @@ local function turn(keys, args)
   local token, claims, data = take(root, now, meta, call)
   turns.store(root, call.worker, call.turn, highest, codes, token, claims)
   local more = pass_on(root, call, #claims, meta)
+  local pending = redis.call('EXISTS', layout.outbox(root))
   local next_ms = #claims < call.want and upkeep.next_ms(root, now) or 0
-  return { cmsgpack.pack({ codes, token, claims, next_ms, more, build.revision }), unpack(data) }
+  return { cmsgpack.pack({ codes, token, claims, next_ms, more, build.revision, pending }), unpack(data) }
 end
 
 return { run = turn, flags = { 'allow-oom' } }

@@ -1,10 +1,12 @@
 --- ending: a job's last move, with everything that goes with it: retention, the stream's end, errors, news.
 local change = require('lib.change')
 local chunk = require('lib.chunk')
+local family = require('lib.family')
 local job = require('lib.job')
 local keep = require('lib.keep')
 local layout = require('lib.layout')
 local num = require('lib.num')
+local outbox = require('lib.outbox')
 
 local ending = {}
 
@@ -14,6 +16,7 @@ local MAX_ERRORS = 20
 ending.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
   'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'wait_key', 'wait_name', 'wait_until',
+  'pending', 'child_failed',
 }
 
 -- What the ending of a plain job needs: one that completed and owns nothing beside its hash.
@@ -28,6 +31,7 @@ function ending.begin(root, now, defaults)
   tx.ends = {}
   tx.errors = {}
   tx.expiring = {}
+  tx.outbox = {}
   return tx
 end
 
@@ -53,6 +57,14 @@ function ending.terminal(tx, id, record, from, state, fields)
   end
   if job.has_satellite(record.satellites, 'chunks') then
     tx.ends[#tx.ends + 1] = { id, record, state }
+  end
+  if record.parent then
+    tx.outbox[#tx.outbox + 1] = family.entry(tx.root, id, record, state, fields)
+  end
+  if state == 'cancelled' then
+    for _, entry in ipairs(family.cancellations(tx.root, id, record)) do
+      tx.outbox[#tx.outbox + 1] = entry
+    end
   end
   change.note(tx, state, id, true)
 end
@@ -88,6 +100,7 @@ function ending.commit(tx)
     chunk.finish(root, last[1], last[2], last[3], num.of(last[2].run, 0))
   end
   change.enter(tx)
+  outbox.put(root, tx.outbox)
   for _, entry in ipairs(tx.errors) do
     local key = layout.satellite(root, entry[1], 'errors')
     redis.call('RPUSH', key, entry[2])

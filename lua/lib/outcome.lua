@@ -92,6 +92,16 @@ end
 
 function kinds.waiting_children(tx, id, record, _, fields)
   commit_point(record, fields)
+  if record.child_failed then
+    fields[#fields + 1] = 'reason'
+    fields[#fields + 1] = 'child_failed'
+    ending.error(tx, id, record, fields, record.child_failed, 'failed')
+    return ending.terminal(tx, id, record, 'active', 'failed', fields)
+  end
+  if num.of(record.pending, 0) <= 0 then
+    change.move(tx, id, 'active', job.waiting_index(record), record.place, fields)
+    return change.note(tx, 'waiting', id)
+  end
   change.move(tx, id, 'active', 'waiting_children', tx.now, fields)
   change.note(tx, 'waiting_children', id)
 end

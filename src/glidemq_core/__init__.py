@@ -35,12 +35,20 @@ from .retry import Backoff
 
 if TYPE_CHECKING:
     from .context import RunningJob, current_job
+    from .flow import ChildEnd, FlowHandle, FlowJob, FlowProducer
     from .queue import Event, JobHandle, Queue
+    from .signals import Signal, Suspended
     from .stream import Chunk, JobStream, kept_text
     from .usage import UsageSummary
     from .worker import Worker
 
 __all__ = [
+    "Suspended",
+    "Signal",
+    "FlowProducer",
+    "FlowJob",
+    "FlowHandle",
+    "ChildEnd",
     "Backlogged",
     "Backoff",
     "BudgetExceeded",
@@ -84,6 +92,12 @@ __all__ = [
 
 # Modules that reach for the server's client are loaded at first use: importing this package stays quick.
 _LAZY = {
+    "ChildEnd": "flow",
+    "FlowHandle": "flow",
+    "FlowJob": "flow",
+    "FlowProducer": "flow",
+    "Signal": "signals",
+    "Suspended": "signals",
     "Chunk": "stream",
     "Event": "queue",
     "JobHandle": "queue",

@@ -19,6 +19,7 @@ from ._chunk_writer import ChunkWriter
 from ._executor import Executor
 from ._heartbeat import Heartbeat
 from ._prefetch import Prefetch
+from ._relay import Relay
 from ._run import Run
 from ._turns import MAX_OUTCOMES, MAX_WANT, TurnReply, Turns
 from .outcome import Outcome
@@ -38,12 +39,18 @@ class Consumer:
     """
 
     def __init__(
-        self, turns: Turns, executor: Executor, writer: ChunkWriter, concurrency: int
+        self,
+        turns: Turns,
+        executor: Executor,
+        writer: ChunkWriter,
+        relay: Relay,
+        concurrency: int,
     ) -> None:
         self.runs: dict[str, Run] = {}
         self._turns = turns
         self._executor = executor
         self._writer = writer
+        self._relay = relay
         self._concurrency = concurrency
         self._ready: deque[Run] = deque()
         self._outcomes: list[list[object]] = []
@@ -139,6 +146,8 @@ class Consumer:
     def _take_in(self, reply: TurnReply, want: int, batch: list[list[object]]) -> None:
         if "s" in reply.codes or "g" in reply.codes:
             _log_refused(batch, reply.codes)
+        if reply.has_outbox:
+            self._relay.kick()
         for run in reply.runs:
             self._receive(run)
         state = self._state

@@ -15,7 +15,9 @@ from ._chunk_writer import ChunkWriter
 from ._client import BlockingClient, Client
 from ._consumer import Consumer
 from ._executor import Executor, Handlers
+from ._glide_setup import REQUEST_TIMEOUT_MS
 from ._heartbeat import Heartbeat
+from ._relay import Relay
 from ._sync_client import SyncClient
 from ._target import Target
 from ._turns import Turns, TurnSettings
@@ -73,7 +75,10 @@ class Engine:
         self._blocking = BlockingClient(target)
         executor = Executor(handlers, backoffs, self._host)
         turns = Turns(client, self._host.root, settings.turn)
-        self._consumer = Consumer(turns, executor, self._host.writer, settings.concurrency)
+        self._relay = Relay(client, self._host.root)
+        self._consumer = Consumer(
+            turns, executor, self._host.writer, self._relay, settings.concurrency
+        )
         self._deadline: asyncio.TimerHandle | None = None
         self._stopped = asyncio.Event()
         self.is_stopping = False
@@ -81,10 +86,11 @@ class Engine:
     async def run(self) -> None:
         """Work until stopped and everything in hand is settled."""
         heartbeat = Heartbeat(
-            lambda: SyncClient(self._target),
+            self._heartbeat_client,
             self._host.root,
             self._host.name,
             self._consumer.runs,
+            lease=self._settings.turn.lease,
             max_loop_stall=self._settings.max_loop_stall,
         )
         self._consumer.heartbeat = heartbeat
@@ -92,6 +98,7 @@ class Engine:
         listener = asyncio.get_running_loop().create_task(self._listen())
         try:
             await self._consumer.consume()
+            await self._relay.close()
         finally:
             # The leases of running jobs were renewed up to here.
             listener.cancel()
@@ -104,6 +111,11 @@ class Engine:
             self._consumer.close()
             self._stopped.set()
             logger.info("worker %s has stopped", self._host.name)
+
+    def _heartbeat_client(self) -> SyncClient:
+        # Of short leases, a beat must fail in time for another one.
+        lease = self._settings.turn.lease
+        return SyncClient(self._target, timeout=min(REQUEST_TIMEOUT_MS / 1000, max(1.0, lease / 3)))
 
     def begin_stop(self, grace: float) -> None:
         """Take no more jobs; after `grace` seconds, stop what still runs."""

@@ -2,7 +2,7 @@
 
 So a busy event loop loses no job; but a loop that has made no progress for `max_loop_stall` seconds is given up: its
 leases are not renewed any more. And the worker fences itself: a run whose lease must have expired, by the monotonic
-clock (SIGSTOP, a sleeping machine, a cut network), is stopped before the server is asked.
+clock (SIGSTOP, a sleeping machine, a cut network), is stopped without asking the server.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _LONGEST: Final = 10.0
 _MAX_LEASES: Final = 1000
 _TICK: Final = 0.5
+_AFTER_FAILURE: Final = 0.5
+_FENCED: Final = float("inf")
 
 
 class _BeatReply(msgspec.Struct, array_like=True):
@@ -47,18 +49,21 @@ class Heartbeat:
         worker: str,
         runs: dict[str, Run],
         *,
+        lease: float,
         max_loop_stall: float,
     ) -> None:
         self._connect = connect
         self._root = root
         self._worker = worker
         self._runs = runs
+        self._idle_pause = min(_LONGEST, lease / 3)
         self._max_loop_stall = max_loop_stall
+        self._is_stuck_told = False
         self._loop = asyncio.get_running_loop()
         self._loop_alive_at = time.monotonic()
         self._kick = threading.Event()
         self._is_closed = False
-        self._ticker = self._loop.call_later(_TICK, self._tick)
+        self._ticker = self._loop.call_later(0, self._tick)
         self._thread = threading.Thread(
             target=self._body, name=f"glidemq-heartbeat-{worker}", daemon=True
         )
@@ -76,53 +81,62 @@ class Heartbeat:
         await self._loop.run_in_executor(None, self._thread.join, 10)
 
     def _tick(self) -> None:
-        self._loop_alive_at = time.monotonic()
-        self._ticker = self._loop.call_later(_TICK, self._tick)
+        """On the loop: show that it lives, and stop the runs whose lease must have expired.
+
+        Not in the thread, which may be waiting for a server that does not answer.
+        """
+        now = self._loop_alive_at = time.monotonic()
+        for run in [run for run in self._runs.values() if run.fence_at <= now]:
+            run.fence_at = _FENCED
+            if run.stop_reason != "lease_lost":
+                logger.warning(
+                    "job %s: the lease can't have been renewed in time; its run is stopped", run.id
+                )
+                run.stop("lease_lost")
+        self._ticker = self._loop.call_later(min(_TICK, self._idle_pause), self._tick)
 
     def _body(self) -> None:
         client = self._connect()
         due_at = time.monotonic()
         while not self._is_closed:
-            runs = list(self._runs.values())
-            kicked = self._kick.wait(self._pause(runs, due_at))
+            kicked = self._kick.wait(self._pause(self._live(), due_at))
             self._kick.clear()
-            now = time.monotonic()
-            runs = [run for run in self._runs.copy().values() if not self._fenced(run, now)]
+            now, runs = time.monotonic(), self._live()
             if self._is_closed or not runs or not (kicked or now >= due_at):
                 continue
-            if self._loop_is_stuck(now):
-                continue
-            self._beat(client, runs, now)
             due_at = now + _interval(runs)
+            if not self._loop_is_stuck(now) and not self._beat(client, runs, now):
+                # The next try has a new connection.
+                due_at = min(due_at, time.monotonic() + _AFTER_FAILURE)
         client.close()
 
-    def _pause(self, runs: list[Run], due_at: float) -> float | None:
-        """Seconds to sleep: until the next beat or the first fence; for ever while nothing runs."""
-        if not runs:
-            return None
+    def _live(self) -> list[Run]:
+        """The runs whose lease may still be ours."""
         now = time.monotonic()
-        first_fence = min(run.fence_at for run in runs)
-        return max(min(due_at, now + _interval(runs), first_fence) - now, 0.001)
+        return [run for run in list(self._runs.values()) if now < run.fence_at < _FENCED]
 
-    def _fenced(self, run: Run, now: float) -> bool:
-        if now < run.fence_at:
-            return False
-        if run.stop_reason != "lease_lost":
-            logger.warning(
-                "job %s: the lease can't have been renewed in time; its run is stopped", run.id
-            )
-            run.fence_at = float("inf")
-            self._stop(run, "lease_lost")
-        return True
+    def _pause(self, runs: list[Run], due_at: float) -> float:
+        """Seconds to sleep: until the next beat.
+
+        While nothing runs it looks now and then: a handler that blocks the loop as soon as it starts lets nobody kick.
+        """
+        if not runs:
+            return self._idle_pause
+        now = time.monotonic()
+        return max(min(due_at, now + _interval(runs)) - now, 0.001)
 
     def _loop_is_stuck(self, now: float) -> bool:
         stalled = now - self._loop_alive_at
         if stalled < self._max_loop_stall:
+            self._is_stuck_told = False
             return False
-        logger.error("the event loop has been stuck for %.1f s; leases are given up", stalled)
+        if not self._is_stuck_told:
+            self._is_stuck_told = True
+            logger.error("the event loop has been stuck for %.1f s; leases are given up", stalled)
         return True
 
-    def _beat(self, client: SyncClient, runs: list[Run], now: float) -> None:
+    def _beat(self, client: SyncClient, runs: list[Run], now: float) -> bool:
+        """Renew; answers whether the server did."""
         for start in range(0, len(runs), _MAX_LEASES):
             part = runs[start : start + _MAX_LEASES]
             started = [run for run in part if run.started_at and not run.is_started_known]
@@ -137,8 +151,9 @@ class Heartbeat:
                 reply = _reply.decode(client.call("job_beat", self._root, args))
             except GlideMQError as error:
                 logger.warning("heartbeat: %s", error)
-                return
+                return False
             self._apply(part, started, reply, now)
+        return True
 
     def _apply(self, part: list[Run], started: list[Run], reply: _BeatReply, now: float) -> None:
         lost, cancelled = set(reply.lost), set(reply.cancelled)
@@ -148,7 +163,8 @@ class Heartbeat:
             if run.id in lost:
                 self._stop(run, "lease_lost")
             else:
-                run.fence_at = max(run.fence_at, now + run.claim.lease_ms / 1000)
+                if run.fence_at != _FENCED:
+                    run.fence_at = max(run.fence_at, now + run.claim.lease_ms / 1000)
                 if run.id in cancelled:
                     self._stop(run, "cancelled")
 

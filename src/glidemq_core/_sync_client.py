@@ -13,19 +13,18 @@ from ._library import bundle
 from ._target import Target
 from .errors import ConnectionLost
 
-_FAILURES_BEFORE_RENEWAL: Final = 2
 _PAUSE: Final = 0.05
 _pack = msgspec.msgpack.Encoder().encode
 
 
 class SyncClient:
-    """A connection of one thread. It does not load the library: the event loop's client does."""
+    """A connection of one thread. The event loop's client loads the library first; this one brings it back."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, timeout: float) -> None:
         self._target = target
+        self._timeout_ms = round(timeout * 1000)
         self._library = bundle()
         self._glide: Any = None
-        self._failures = 0
 
     @_failpoints.around
     def call(
@@ -45,23 +44,33 @@ class SyncClient:
                 fate = setup.fate_of(error)
                 if fate == "final":
                     raise setup.translate(error, self._library, self._target) from error
-                if fate == "unknown":
-                    self._failures += 1
-                    if self._failures >= _FAILURES_BEFORE_RENEWAL:
-                        self.close()
+                if fate == "missing":
+                    self._load()
+                elif fate == "unknown":
+                    # A half-open connection is never replaced by itself, and this one carries all leases.
+                    self.close()
                 if time.monotonic() >= deadline:
                     raise ConnectionLost(
                         f"no reply from {self._target}: {error}", outcome="unknown"
                     ) from error
                 time.sleep(_PAUSE)
                 continue
-            self._failures = 0
             return reply
+
+    def _load(self) -> None:
+        """Load the library, for its functions have vanished: while all slots run quiet jobs nobody else would."""
+        import glide_sync
+
+        try:
+            self._connected().function_load(self._library.text)
+        except glide_sync.RequestError as error:
+            # The loop's client, or another worker, was quicker; never replace what somebody else has loaded.
+            if "already exists" not in str(error):
+                raise setup.translate(error, self._library, self._target) from error
 
     def close(self) -> None:
         """Close the connection; the next call makes a new one."""
         glide, self._glide = self._glide, None
-        self._failures = 0
         if glide is not None:
             glide.close()
 
@@ -71,6 +80,7 @@ class SyncClient:
 
             glide_sync.Logger.set_logger_config(glide_sync.LogLevel.OFF)
             options = setup.node_options(self._target, glide_sync)
+            options["request_timeout"] = self._timeout_ms
             if self._target.cluster:
                 config = glide_sync.GlideClusterClientConfiguration(**options)
                 self._glide = glide_sync.GlideClusterClient.create(config)

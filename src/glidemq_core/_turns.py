@@ -40,6 +40,7 @@ class _Header(msgspec.Struct, array_like=True):
     next_ms: int
     more: int
     revision: int
+    outbox: int = 0
 
 
 _header = msgspec.msgpack.Decoder(_Header)
@@ -53,6 +54,7 @@ class TurnReply:
     runs: list[Run]
     next_in: float | None
     more: bool
+    has_outbox: bool = False
 
 
 @dataclass(slots=True)
@@ -110,4 +112,4 @@ def _decode(reply: list[bytes], sent_at: float) -> TurnReply:
         for claim, data in zip(header.claims, reply[1:], strict=True)
     ]
     next_in = header.next_ms / 1000 if header.next_ms > 0 else None
-    return TurnReply(header.codes, runs, next_in, bool(header.more))
+    return TurnReply(header.codes, runs, next_in, bool(header.more), bool(header.outbox))

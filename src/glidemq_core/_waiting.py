@@ -95,7 +95,7 @@ class Waiting:
         wait = seconds(duration, "seconds")
         entry, left = await self._begin_wait(key, timeout=wait, name=None, reason="sleep")
         if entry is None:
-            await self._park(Delayed("sleep", left or 0.0))
+            await self.park(Delayed("sleep", left or 0.0))
 
     async def signal(self, kind: str, name: str, *, timeout: float | None, reason: str, job_id: str) -> Signal:
         """Wait for a signal; see RunningJob.wait_for_signal."""
@@ -105,7 +105,7 @@ class Waiting:
         key = self.journal.next_key(kind, name if kind == "signal" else "")
         entry, _ = await self._begin_wait(key, timeout=timeout, name=name, reason=reason)
         if entry is None:
-            await self._park(SuspendedOutcome(timeout))
+            await self.park(SuspendedOutcome(timeout))
         self._run.open_waits.discard(name)
         if entry.get("timeout"):
             raise SignalTimeout(job_id, name=name)
@@ -143,7 +143,8 @@ class Waiting:
             self._run.stop("lease_lost")
             raise LeaseLost(self._run.id, worker=self._host.name) from error
 
-    async def _park(self, outcome: Outcome) -> NoReturn:
+    async def park(self, outcome: Outcome) -> NoReturn:
+        """End the run as soon as nothing is in flight; never returns."""
         self._run.park = outcome
         self._run.park_if_idle()
         await self._forever()

@@ -11,10 +11,13 @@ from typing import Any, Final, Protocol
 from . import _codec, _keys
 from ._chunk_writer import ChunkWriter
 from ._client import Client
+from ._children import Children
 from ._run import Run
 from ._units import Money, Seconds, seconds, to_nano, whole
 from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
 from .signals import Signal, signal_of
+from .flow import ChildEnd, OnChildFailure
+from .outcome import WaitingChildren
 from .errors import GlideMQError, InvalidOption, LeaseLost
 
 logger = logging.getLogger(__name__)
@@ -259,6 +262,37 @@ class RunningJob:
         """Wait for a signal of any name; see `wait_for_signal`."""
         wait = None if timeout is None else seconds(timeout, "timeout")
         return await self._waiting.signal("suspend", "*", timeout=wait, reason=reason, job_id=self.id)
+
+    async def add_child(
+        self,
+        name: str,
+        data: object = None,
+        *,
+        queue: str | None = None,
+        key: str | None = None,
+        on_failure: OnChildFailure = "fail",
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Add a job that this one can wait for; answers its id. A handler that starts again finds the same child.
+
+        Args:
+            queue: Its queue. Default: this job's.
+            key: The name of its result. Default: `name`, numbered.
+            on_failure: What its end means for this job if it does not complete (see `FlowJob.on_child_failure`).
+            options: Further options of `Queue.add`, by name.
+        """
+        self._check_lease()
+        return await Children(self._run, self._host).add(
+            name, data, queue=queue, key=key, on_failure=on_failure, options=options or {}
+        )
+
+    async def wait_for_children(self) -> dict[str, ChildEnd]:
+        """Wait until all children have ended, without holding anything; answers their endings by key."""
+        self._check_lease()
+        found = await Children(self._run, self._host).ended()
+        if found is None:
+            await self._waiting.park(WaitingChildren())
+        return found or {}
 
     @property
     def signals(self) -> list[Signal]:

@@ -91,7 +91,7 @@ class Job:
         run: How many runs have really started. `stalled`: how many of them lost their lease.
         progress: What the handler last reported. `result`: what it returned.
         error: The last attempt's error. `errors`: those of the last 20 attempts.
-        usage: What all its model calls have used.
+        usage: What all its model calls have used. `flow_usage`: with all its descendants that have ended.
         priority: 0 to 2048, lower is sooner.
         due_at: When a delayed job is due, or a parked one times out.
         created_at, started_at, finished_at: Aware instants; `started_at` of its last run.
@@ -113,6 +113,7 @@ class Job:
     error: JobError | None = None
     errors: Sequence[JobError] = ()
     usage: JobUsage = field(default_factory=JobUsage)
+    flow_usage: JobUsage = field(default_factory=JobUsage)
     hops: Sequence[Mapping[str, Any]] = ()
     priority: int = 1000
     due_at: datetime | None = None
@@ -163,6 +164,7 @@ def job_of(
         error=error_of(fields["error"]) if "error" in fields else None,
         errors=tuple(error_of(text) for text in errors),
         usage=_usage_of(usage),
+        flow_usage=_flow_usage_of(usage),
         hops=_json(fields, "hops") or (),
         priority=int(float(fields.get("place", 0))) >> 41,
         due_at=instant(score) if timed else None,
@@ -195,3 +197,16 @@ def _usage_of(fields: Mapping[str, str]) -> JobUsage:
             calls.append(cast("dict[str, Any]", loads(value)))
     unpriced = sum(1 for call in calls if not call.get("costs"))
     return JobUsage(tokens=tokens, costs=costs, calls=tuple(calls), unpriced=unpriced)
+
+
+def _flow_usage_of(fields: Mapping[str, str]) -> JobUsage:
+    """A job's own use and that of its descendants, added up."""
+    sums: dict[str, int] = {}
+    for name, value in fields.items():
+        plain = name.removeprefix("flow_")
+        if plain.startswith(("tokens:", "costs:")):
+            sums[plain] = sums.get(plain, 0) + int(value)
+    return JobUsage(
+        tokens={name[7:]: value for name, value in sums.items() if name.startswith("tokens:")},
+        costs={name[6:]: from_nano(value) for name, value in sums.items() if name.startswith("costs:")},
+    )

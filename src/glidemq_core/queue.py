@@ -20,7 +20,8 @@ from ._keys import new_id
 from ._target import Target, resolve
 from ._units import Seconds, seconds, whole
 from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
-from .job import STATES, Job, State, error_of, job_of
+from .flow import ChildEnd, ends_of
+from .job import STATES, Job, JobUsage, State, error_of, job_of
 from .options import Keep, NewJob
 from .retry import Backoff
 from .signals import Suspended
@@ -269,6 +270,22 @@ class Queue:
             "message": dumps(message, "data", limit=65_536),
         }
         return await self._call("job_signal", args) == 1
+
+    async def children(self, id: str) -> dict[str, ChildEnd]:
+        """How the children of a job have ended, those that have, by key."""
+        _, flat = await self._call("job_children", {"id": _keys.check_name(id, "id")})
+        return ends_of(flat)
+
+    async def flow_usage(self, id: str) -> JobUsage:
+        """What a job and all its descendants that have ended have used.
+
+        Raises:
+            JobNotFound: It is not known.
+        """
+        job = await self.get(id)
+        if job is None:
+            raise JobNotFound(id, queue=self.name)
+        return job.flow_usage
 
     async def suspended(self, *, start: int = 0, limit: int = 100) -> list[Suspended]:
         """The jobs that wait for a signal, by deadline: which signal, why, since when."""

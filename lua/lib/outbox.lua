@@ -1,0 +1,21 @@
+--- outbox: what must reach another slot, written in the call that causes it and relayed by workers.
+-- The receiving functions are idempotent: an entry may be relayed more than once.
+local layout = require('lib.layout')
+
+local outbox = {}
+
+outbox.MAX = 100000
+
+--- Is there room for new cross-slot work? What running jobs cause is always taken.
+function outbox.is_full(root)
+  return redis.call('XLEN', layout.outbox(root)) >= outbox.MAX
+end
+
+--- Append entries; each is a flat list {field, value, ...} that begins with 'kind'.
+function outbox.put(root, entries)
+  for _, entry in ipairs(entries) do
+    redis.call('XADD', layout.outbox(root), '*', unpack(entry))
+  end
+end
+
+return outbox

@@ -1,0 +1,72 @@
+"""Children that a running job adds, and waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import _keys, options
+from ._codec import dumps, loads
+from ._journal import Journal
+from .errors import InvalidOption
+from .flow import ChildEnd, OnChildFailure, ends_of
+from .options import NewJob
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from .context import Host
+
+
+class Children:
+    """The children of one run's job."""
+
+    def __init__(self, run: Run, host: Host) -> None:
+        self._run = run
+        self._host = host
+
+    async def add(
+        self,
+        name: str,
+        data: object,
+        *,
+        queue: str | None,
+        key: str | None,
+        on_failure: OnChildFailure,
+        options: Mapping[str, Any],
+    ) -> str:
+        """See RunningJob.add_child."""
+        if on_failure not in ("fail", "ignore", "collect"):
+            raise InvalidOption("on_failure", on_failure, "not fail, ignore or collect")
+        place = _keys.check_name(queue or self._host.queue, "queue")
+        label = self._label(name, key)
+        wire = _wire(name, data, options)
+        link = {"queue": self._host.queue, "id": self._run.id, "key": label, "policy": on_failure}
+        wire["parent"] = dumps([link], "parent")
+        args: dict[str, object] = {
+            "parent": self._run.id,
+            "token": self._run.token,
+            "children": [[label, dumps({"queue": place, "id": wire["id"]}, "child")]],
+            "add": [[place, dumps(wire, "child", limit=2 * 1_048_576)]],
+        }
+        standing = await self._host.client.call("child_expect", self._host.root, args)
+        return loads(standing[0])["id"]
+
+    async def ended(self) -> dict[str, ChildEnd] | None:
+        """The endings of all children by key, or None while some have not ended."""
+        pending, flat = await self._host.client.call("job_children", self._host.root, {"id": self._run.id})
+        return ends_of(flat) if pending <= 0 else None
+
+    def _label(self, name: str, key: str | None) -> str:
+        """The child's key: the same for the same call of a handler that starts again."""
+        if self._run.journal is None:
+            self._run.journal = Journal([])
+        stem = _keys.check_name(key or name, "key")
+        ordinal = self._run.journal.next_key("child", stem).rpartition("#")[2]
+        return stem if ordinal == "1" else f"{stem}#{ordinal}"
+
+
+def _wire(name: str, data: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    unknown = set(given) - (set(NewJob.__dataclass_fields__) - {"name", "data"})
+    if unknown:
+        raise InvalidOption("options", sorted(unknown), "unknown options")
+    return options.to_wire(NewJob(name=name, data=data, **given))

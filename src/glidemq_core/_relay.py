@@ -1,0 +1,82 @@
+"""Carries the outbox of a queue to other slots: children to be added, children that have ended, cancellations.
+
+Any worker of the queue may do it, and an entry may be relayed twice: the receiving functions are idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final, cast
+
+from . import _keys
+from ._client import Client
+from ._codec import loads
+from .errors import GlideMQError, JobNotFound
+
+logger = logging.getLogger(__name__)
+
+_LIMIT: Final = 100
+
+
+class Relay:
+    """Empties one queue's outbox."""
+
+    def __init__(self, client: Client, root: str) -> None:
+        self._client = client
+        self._root = root
+        self._task: asyncio.Task[None] | None = None
+
+    def kick(self) -> None:
+        """There are entries."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Wait for what is on its way; the rest is relayed by another worker."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        try:
+            while entries := await self._client.call("outbox_read", self._root, {"limit": _LIMIT}):
+                for _, flat in entries:
+                    await self._relay({flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)})
+                ids = [entry_id.decode() for entry_id, _ in entries]
+                await self._client.call("outbox_ack", self._root, {"ids": ids})
+        except GlideMQError as error:
+            # The entries stay in the outbox; the next turn of some worker tells of them again.
+            logger.warning("the outbox of %s waits: %s", self._root, error)
+
+    async def _relay(self, entry: dict[str, str]) -> None:
+        kind = entry["kind"]
+        if kind == "child":
+            for parent in cast("list[dict[str, str]]", loads(entry["parents"])):
+                await self._child_ended(parent, entry)
+        elif kind == "add":
+            job = cast("dict[str, Any]", loads(entry["job"]))
+            args: dict[str, object] = {"jobs": [job], "nonce": job["id"], "id": job["id"], "repeat": True}
+            await self._client.call("job_add", _keys.root_of(entry["queue"]), args)
+        elif kind == "cancel":
+            child = cast("dict[str, str]", loads(entry["child"]))
+            try:
+                await self._client.call("job_cancel", _keys.root_of(child["queue"]), {"id": child["id"]})
+            except JobNotFound:
+                pass  # it has ended and been removed
+        else:
+            logger.error("the outbox of %s holds an entry of an unknown kind %r", self._root, kind)
+
+    async def _child_ended(self, parent: dict[str, str], entry: dict[str, str]) -> None:
+        end = {name: entry[name] for name in ("state", "reason") if name in entry}
+        texts = [f'"{name}":{entry[name]}' for name in ("result", "error") if entry.get(name)]
+        head = ",".join(f'"{name}":"{value}"' for name, value in end.items())
+        usage = cast("dict[str, str]", loads(entry["usage"])) if "usage" in entry else {}
+        args: dict[str, object] = {
+            "parent": parent["id"],
+            "key": parent["key"],
+            "policy": parent["policy"],
+            "state": entry["state"],
+            "end": "{" + ",".join([head, *texts]) + "}",
+            "usage": {name: int(amount) for name, amount in usage.items()},
+        }
+        await self._client.call("child_ended", _keys.root_of(parent["queue"]), args)
