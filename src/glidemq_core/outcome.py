@@ -43,10 +43,16 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """The run gives its job back until `delay` seconds from now, without using an attempt."""
+    """The run gives its job back until `delay` seconds from now, without using an attempt.
+
+    A `delay` of None waits until room comes up `on` a budget or limiter; `generation` is the one that was seen when it
+    was full.
+    """
 
     why: str
-    delay: float = 0.0
+    delay: float | None = 0.0
+    on: str | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +168,11 @@ def to_wire(
         case Failed(reason, error):
             kind = "failed"
             extra = {"reason": reason, "error": error}
-        case Delayed(why, delay):
+        case Delayed(why, delay, on, generation):
             kind = "delayed"
-            extra = {"why": why, "delay_ms": to_ms(delay)}
+            extra = {"why": why} if delay is None else {"why": why, "delay_ms": to_ms(delay)}
+            if on is not None:
+                extra |= {"on": on, "generation": generation}
         case Suspended(timeout):
             kind = "suspended"
             extra = {} if timeout is None else {"delay_ms": to_ms(timeout)}
