@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -37,7 +38,7 @@ async def audit(
     ]
     for id in ids:
         problems += await stream_problems(queue, id)
-    assert problems == []
+    assert not problems, "\n".join(problems)
     new = await queue.add("echo", "still alive")
     assert await new.result(timeout=10) == "still alive"
 
@@ -103,7 +104,7 @@ def overlaps(workers: Iterable[WorkerProcess]) -> list[str]:
     problems: list[str] = []
     for job, runs in spans.items():
         runs.sort()
-        for (_, end, run), (start, _, next_run) in zip(runs, runs[1:], strict=False):
+        for (_, end, run), (start, _, next_run) in itertools.pairwise(runs):
             if start < end:
                 problems.append(
                     f"{job}: run {next_run} began {end - start:.3f} s before the end of run {run}"

@@ -95,8 +95,9 @@ async def gate(job: Any, journal: Journal) -> object:
     except asyncio.CancelledError:
         await after_stop(job, journal)
         raise
-    if job.data.get("chunks"):
-        await job.stream_chunk("content", "done")
+    if not job.data.get("chunks"):
+        return {"run": job.run}
+    await job.stream_chunk("content", "done")
     return {"text": said + "done", "run": job.run}
 
 
@@ -193,7 +194,7 @@ def grow_up(line: str) -> None:
     try:
         asyncio.run(work(settings))
     except BaseException:
-        logging.exception("the worker has ended with an error")
+        logging.getLogger("worker").exception("the worker has ended with an error")
         os._exit(1)
     os._exit(0)
 
