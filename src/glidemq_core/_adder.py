@@ -43,8 +43,13 @@ class Adder:
             async with gate:
                 return await self._send(batch)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(send(batch)) for batch in batches]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(send(batch)) for batch in batches]
+        except ExceptionGroup as group:
+            # Callers catch errors of ours, not groups of them; one is as good as the others.
+            first = group.exceptions[0]
+            raise first from first.__cause__
         return "".join(task.result() for task in tasks)
 
     async def drain(self) -> None:

@@ -21,7 +21,7 @@ from ._relay import Relay
 from ._sync_client import SyncClient
 from ._target import Target
 from ._turns import Turns, TurnSettings
-from .errors import ConnectionLost
+from .errors import ConnectionLost, OutOfMemory
 from .retry import BackoffFunction
 
 logger = logging.getLogger(__name__)
@@ -162,10 +162,13 @@ class Engine:
             if not pop.done():
                 await self._host.client.command("RPUSH", inbox, "look")
             return await pop
+        except OutOfMemory:
+            return None  # a full server takes no message: the wait is ended by its connection's end
         finally:
             idle.cancel()
             if not pop.done():
                 pop.cancel()
+                await asyncio.wait({pop})
 
     def _hear(self, message: bytes) -> None:
         word, _, rest = message.decode().partition(" ")
