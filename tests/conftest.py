@@ -10,9 +10,13 @@ queue_name             a name of the test's own
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
+
+from glidemq_core import Queue, Worker
+from tests.harness.fsck import fsck
 from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
 
@@ -65,6 +69,21 @@ def proxy(server: ValkeyServer) -> Iterator[Proxy]:
 @pytest.fixture
 def queue_name() -> str:
     return f"q-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+async def queue(any_server: ValkeyServer, queue_name: str) -> AsyncIterator[Queue]:
+    async with Queue(queue_name, connection=any_server.url) as queue:
+        yield queue
+    assert fsck(any_server, queue_name) == []
+
+
+@pytest.fixture
+def work(queue: Queue, any_url: str) -> Callable[..., Worker]:
+    def make(handler: Any, **options: Any) -> Worker:
+        return Worker(queue.name, handler, connection=any_url, **options)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import msgspec
 from ._client import Client
 from ._codec import dumps
 from ._run import Run
-from .errors import ConnectionLost
+from .errors import ConnectionLost, GlideMQError
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,12 @@ class ChunkWriter:
         while self._dirty:
             runs, parts = self._take()
             if parts:
-                self._settle(runs, await self._send(parts))
+                try:
+                    self._settle(runs, await self._send(parts))
+                except GlideMQError as error:
+                    # The server refuses them for good. Left like this, their jobs would wait for ever to end.
+                    logger.warning("chunks can't be written, their runs are given up: %s", error)
+                    self._settle(runs, [_PartReply(run.id, "s", "") for run in runs])
             self._changed.set()
 
     def _take(self) -> tuple[list[Run], list[list[object]]]:

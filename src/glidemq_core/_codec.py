@@ -36,6 +36,17 @@ def dumps(value: object, field: str, *, limit: int = MAX_PAYLOAD) -> str:
     return raw.decode()
 
 
+def sound_text(text: str) -> str:
+    """A text as UTF-8 can carry it: halves of surrogate pairs, as split model output has them, become U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def loads(text: str | bytes) -> Any:
     """The payload of a JSON text."""
     return _decoder.decode(text)

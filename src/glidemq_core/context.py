@@ -131,6 +131,7 @@ class RunningJob:
         """
         if type in ("end", "reset") or not type:
             raise InvalidOption("type", type, "'end' and 'reset' are written by the queue itself")
+        type, content = _checked_text(type, "type"), _checked_text(content, "content")
         run = self._run
         self._check_lease()
         run.touched_at = self._host.now()
@@ -148,7 +149,7 @@ class RunningJob:
 
     async def log(self, text: str) -> None:
         """Append a line to the job's log (the last 1,000 stay; a line is cut at 4 KiB)."""
-        await self._update({"log": [text[:_LOG_BYTES]]})
+        await self._update({"log": [_checked_text(text, "text")[:_LOG_BYTES]]})
 
     async def update_data(self, data: object) -> None:
         """Replace the job's data, for this and later runs."""
@@ -181,6 +182,8 @@ class RunningJob:
         Raises:
             InvalidOption: A count is not a non-negative integer, or a cost not an amount.
         """
+        if not _checked_text(model, "model"):
+            raise InvalidOption("model", model, "not the name of a model")
         if call is None:
             self._calls += 1
             call = f"{self.id}/{self.run}/{self._calls}"
@@ -242,7 +245,9 @@ class RunningJob:
         """Wait without holding anything: the job is parked, and its handler starts again from the top when it is due."""
         await self._waiting.sleep(duration)
 
-    async def wait_for_signal(self, name: str, *, timeout: Seconds | None = None, reason: str = "") -> Signal:
+    async def wait_for_signal(
+        self, name: str, *, timeout: Seconds | None = None, reason: str = ""
+    ) -> Signal:
         """Wait for a message sent with `queue.signal(id, name, data)`, without holding anything.
 
         One that was sent before is taken at once. Messages of a name are taken in order, each once.
@@ -256,12 +261,16 @@ class RunningJob:
         """
         _keys.check_name(name, "name")
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return await self._waiting.signal("signal", name, timeout=wait, reason=reason, job_id=self.id)
+        return await self._waiting.signal(
+            "signal", name, timeout=wait, reason=reason, job_id=self.id
+        )
 
     async def suspend(self, *, reason: str = "", timeout: Seconds | None = None) -> Signal:
         """Wait for a signal of any name; see `wait_for_signal`."""
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return await self._waiting.signal("suspend", "*", timeout=wait, reason=reason, job_id=self.id)
+        return await self._waiting.signal(
+            "suspend", "*", timeout=wait, reason=reason, job_id=self.id
+        )
 
     async def add_child(
         self,
@@ -338,7 +347,9 @@ class RunningJob:
     @property
     def _is_replaying(self) -> bool:
         """Is this run on its way to where an earlier one stopped? What it says outside of steps was said before."""
-        return self._run.journal is not None and self._run.busy == 0 and self._run.journal.is_replaying
+        return (
+            self._run.journal is not None and self._run.busy == 0 and self._run.journal.is_replaying
+        )
 
     def _check_lease(self) -> None:
         if self._run.stop_reason == "lease_lost":
@@ -360,3 +371,10 @@ class RunningJob:
 
     def __repr__(self) -> str:
         return f"<RunningJob {self.id!r} {self.name!r} attempt={self.attempt} run={self.run}>"
+
+
+def _checked_text(value: object, field: str) -> str:
+    """A text that can be sent; model output cut in the middle of a character is mended."""
+    if not isinstance(value, str):
+        raise InvalidOption(field, value, "not a text")
+    return _codec.sound_text(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ._codec import dumps
 from ._keys import check_name, new_id
@@ -88,6 +88,8 @@ def to_wire(job: NewJob, prefix: str = "") -> dict[str, object]:
         InvalidOption: An option is refused; its field is named after `prefix`.
         PayloadTooLarge: The data is too large.
     """
+    if not isinstance(job, NewJob):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(prefix.removesuffix(".") or "job", job, "not a NewJob")
     wire: dict[str, object] = {"name": check_name(job.name, f"{prefix}name")}
     if job.job_id is None:
         wire["id"] = new_id()
@@ -131,20 +133,28 @@ def _add_lua_options(wire: dict[str, object], job: NewJob, prefix: str) -> None:
 
 def _worker_options(job: NewJob, prefix: str) -> dict[str, object]:
     options: dict[str, object] = {}
-    if job.attempts != 1 or not isinstance(job.attempts, int):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+    if job.attempts != 1 or type(job.attempts) is not int:  # True equals 1, but is refused
         options["attempts"] = whole(job.attempts, f"{prefix}attempts", low=1, high=1_000_000)
-    backoff = as_backoff(job.backoff)
+    backoff = as_backoff(job.backoff, f"{prefix}backoff")
     if backoff is not None:
         options["backoff"] = backoff.to_wire()
     if job.timeout is not None:
         options["timeout"] = seconds(job.timeout, f"{prefix}timeout", low=0.001)
     if job.idle_timeout is not None:
         options["idle_timeout"] = seconds(job.idle_timeout, f"{prefix}idle_timeout", low=0.001)
-    if job.fallbacks:
-        options["fallbacks"] = [
-            _fallback(entry, f"{prefix}fallbacks[{i}]") for i, entry in enumerate(job.fallbacks)
-        ]
+    if job.fallbacks is not None:
+        options |= _fallbacks(job.fallbacks, f"{prefix}fallbacks")
     return options
+
+
+def _fallbacks(entries: object, field: str) -> dict[str, object]:
+    if not isinstance(entries, Sequence) or isinstance(entries, str | bytes):
+        raise InvalidOption(field, entries, "not a sequence of mappings with a model")
+    checked = [
+        _fallback(entry, f"{field}[{i}]")
+        for i, entry in enumerate(cast("Sequence[object]", entries))
+    ]
+    return {"fallbacks": checked} if checked else {}
 
 
 def _fallback(entry: object, field: str) -> dict[str, object]:

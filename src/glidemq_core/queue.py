@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -348,7 +349,7 @@ class Queue:
         Args:
             after: The id of the last chunk seen, to go on from there. Default: from the beginning.
         """
-        return JobStream(self._hub, _keys.check_name(id, "id"), after or "")
+        return JobStream(self._hub, _keys.check_name(id, "id"), _place(after))
 
     async def read_stream(
         self, id: str, *, after: str | None = None, limit: int = 100, block: Seconds | None = None
@@ -365,7 +366,7 @@ class Queue:
         """
         _keys.check_name(id, "id")
         wait = None if block is None else seconds(block, "block")
-        chunks = await self._read_once(id, after or "", whole(limit, "limit", low=1, high=10_000))
+        chunks = await self._read_once(id, _place(after), whole(limit, "limit", low=1, high=10_000))
         if chunks or not wait:
             return chunks
         hub = await self._hub()
@@ -406,11 +407,9 @@ class Queue:
         Raises:
             StreamGap: Events after that one have been trimmed (about the last 5,000 calls are kept).
         """
-        position = (
-            after
-            if after is not None
-            else (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
-        )
+        position = _place(after)
+        if after is None:
+            position = (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
         while True:
             first, _, entries = await self._call("event_read", {"after": position, "limit": 100})
             if position and first and _is_older(position, first.decode()):
@@ -489,6 +488,15 @@ class Queue:
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
+
+
+def _place(after: str | None) -> str:
+    """An `after=`: the id of a chunk or an event, "" for the beginning."""
+    if not after:
+        return ""
+    if not re.fullmatch(r"\d{1,19}-\d{1,19}", after):
+        raise InvalidOption("after", after, "not the id of a chunk or an event")
+    return after
 
 
 def _texts(flat: Sequence[bytes]) -> dict[str, str]:

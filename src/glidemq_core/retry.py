@@ -15,6 +15,8 @@ BackoffFunction: TypeAlias = Callable[[int, BaseException], Seconds]
 """A backoff of one's own: (number of the attempt that failed, its error) -> delay in seconds."""
 
 _DEFAULT_CAP: Final = 3600.0
+_MAX_NAME: Final = 256
+_NO_NAME: Final = f"not a name of 1 to {_MAX_NAME} characters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,8 @@ class Backoff:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.type, str) or not 0 < len(self.type) <= 256:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
-            raise InvalidOption("backoff.type", self.type, "not a name of 1 to 256 characters")
+        if not isinstance(self.type, str) or not 0 < len(self.type) <= _MAX_NAME:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+            raise InvalidOption("backoff.type", self.type, _NO_NAME)
         seconds(self.delay, "backoff.delay")
         seconds(self.max_delay, "backoff.max_delay")
         jitter = self.jitter
@@ -53,7 +55,7 @@ class Backoff:
         }
 
 
-def as_backoff(value: Backoff | Seconds | str | None) -> Backoff | None:
+def as_backoff(value: Backoff | Seconds | str | None, field: str = "backoff") -> Backoff | None:
     """What `backoff=` takes: a Backoff, a fixed delay, or the name of a function of the worker's.
 
     Raises:
@@ -62,8 +64,10 @@ def as_backoff(value: Backoff | Seconds | str | None) -> Backoff | None:
     if value is None or isinstance(value, Backoff):
         return value
     if isinstance(value, str):
+        if not 0 < len(value) <= _MAX_NAME:
+            raise InvalidOption(field, value, _NO_NAME)
         return Backoff(type=value)
-    return Backoff(type="fixed", delay=seconds(value, "backoff"))
+    return Backoff(type="fixed", delay=seconds(value, field))
 
 
 def delay_after(
