@@ -2,7 +2,7 @@
 -- keys   1  root of the queue
 -- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
 --           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
---           keep_completed?: str, keep_failed?: str, repeat?: bool}
+--           keep_completed?: str, keep_failed?: str, dead_letter?: str, repeat?: bool}
 -- reply  [packed [codes, token, claims, next_ms, more, revision, outbox], data of each claim in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
@@ -12,6 +12,7 @@
 -- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims
 local arg = require('lib.arg')
 local build = require('lib.build')
+local change = require('lib.change')
 local claim = require('lib.claim')
 local hand_in = require('lib.hand_in')
 local layout = require('lib.layout')
@@ -33,7 +34,11 @@ local function read_call(map)
     lease_ms = arg.int(map, 'lease_ms', 1, DAY_MS),
     suspects = arg.int(map, 'suspects', 0, MAX),
     max_stalled = arg.int(map, 'max_stalled', 0, 1000),
-    keep = { keep_completed = arg.maybe_text(map, 'keep_completed'), keep_failed = arg.maybe_text(map, 'keep_failed') },
+    keep = {
+      keep_completed = arg.maybe_text(map, 'keep_completed'),
+      keep_failed = arg.maybe_text(map, 'keep_failed'),
+      dead_letter = arg.maybe_text(map, 'dead_letter'),
+    },
     is_repeat = map['repeat'],
   }
 end
@@ -44,6 +49,8 @@ local function again(root, stored, call)
   for _, id in ipairs(stored[3]) do
     local line, text = claim.describe(root, id, stored[2], call)
     if line then
+      redis.call('ZREM', layout.index(root, 'waiting'), id)
+      redis.call('ZREM', layout.index(root, 'suspects'), id)
       claims[#claims + 1] = line
       data[#data + 1] = text
     end
@@ -53,7 +60,7 @@ end
 
 local function take(root, now, meta, call)
   if call.want == 0 or meta.paused then
-    return '', {}, {}
+    return '', {}, {}, change.begin(root)
   end
   return claim.take(root, now, call, call.keep)
 end
@@ -82,8 +89,9 @@ local function turn(keys, args)
   lease.note_started(root, started, now)
   local codes = hand_in.run(root, now, done, call)
   upkeep.run(root, now, meta, call)
-  local token, claims, data = take(root, now, meta, call)
+  local token, claims, data, tx = take(root, now, meta, call)
   turns.store(root, call.worker, call.turn, highest, codes, token, claims)
+  change.leave(tx)
   local more = pass_on(root, call, #claims, meta)
   local pending = redis.call('EXISTS', layout.outbox(root))
   local next_ms = #claims < call.want and upkeep.next_ms(root, now) or 0

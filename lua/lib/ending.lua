@@ -1,10 +1,10 @@
 --- ending: a job's last move, with everything that goes with it: retention, the stream's end, errors, news.
 local change = require('lib.change')
 local chunk = require('lib.chunk')
-local family = require('lib.family')
 local job = require('lib.job')
 local keep = require('lib.keep')
 local layout = require('lib.layout')
+local notice = require('lib.notice')
 local num = require('lib.num')
 local outbox = require('lib.outbox')
 
@@ -58,14 +58,7 @@ function ending.terminal(tx, id, record, from, state, fields)
   if job.has_satellite(record.satellites, 'chunks') then
     tx.ends[#tx.ends + 1] = { id, record, state }
   end
-  if record.parent then
-    tx.outbox[#tx.outbox + 1] = family.entry(tx.root, id, record, state, fields)
-  end
-  if state == 'cancelled' then
-    for _, entry in ipairs(family.cancellations(tx.root, id, record)) do
-      tx.outbox[#tx.outbox + 1] = entry
-    end
-  end
+  notice.stage(tx, id, record, state, fields)
   change.note(tx, state, id, true)
 end
 
@@ -93,22 +86,26 @@ function ending.sweep(root, index, id)
   redis.call('ZREM', layout.index(root, index), id)
 end
 
---- Write everything that was staged: ends of streams, indexes, fields, errors, retention.
+--- Write everything that was staged. With the fields a job has ended, and a repeated turn won't end it again: what
+-- must not be missed goes before them, and what is left to do afterwards is done by whoever finds the job in the index
+-- that it leaves last.
 function ending.commit(tx)
   local root = tx.root
   for _, last in ipairs(tx.ends) do
     chunk.finish(root, last[1], last[2], last[3], num.of(last[2].run, 0))
   end
-  change.enter(tx)
   outbox.put(root, tx.outbox)
   for _, entry in ipairs(tx.errors) do
     local key = layout.satellite(root, entry[1], 'errors')
-    redis.call('RPUSH', key, entry[2])
-    redis.call('LTRIM', key, -MAX_ERRORS, -1)
+    if redis.call('LINDEX', key, -1) ~= entry[2] then -- an error names its attempt: the same one again is a repeat
+      redis.call('RPUSH', key, entry[2])
+      redis.call('LTRIM', key, -MAX_ERRORS, -1)
+    end
   end
   if #tx.expiring > 0 then
     redis.call('ZADD', layout.expiring(root), unpack(tx.expiring))
   end
+  change.enter(tx)
   for _, entry in ipairs(tx.buried) do
     keep.bury(root, entry[1], entry[2].satellites)
   end

@@ -21,6 +21,18 @@ local function value_of(fields, name)
   end
 end
 
+--- An outbox entry with what the job's hash gains at its end: result, error, reason.
+function family.with_ending(entry, fields)
+  for _, name in ipairs({ 'result', 'error', 'reason' }) do
+    local value = value_of(fields, name)
+    if value then
+      entry[#entry + 1] = name
+      entry[#entry + 1] = value
+    end
+  end
+  return entry
+end
+
 --- What a job and all its descendants have used, as JSON; nil if nothing.
 local function usage_of(root, id, record)
   if not job.has_satellite(record.satellites, 'usage') then
@@ -38,14 +50,7 @@ end
 
 --- The outbox entry that tells a job's parents of its end; `fields` is what its hash gains.
 function family.entry(root, id, record, state, fields)
-  local entry = { 'kind', 'child', 'parents', record.parent, 'id', id, 'state', state }
-  for _, name in ipairs({ 'result', 'error', 'reason' }) do
-    local value = value_of(fields, name)
-    if value then
-      entry[#entry + 1] = name
-      entry[#entry + 1] = value
-    end
-  end
+  local entry = family.with_ending({ 'kind', 'child', 'parents', record.parent, 'id', id, 'state', state }, fields)
   local usage = usage_of(root, id, record)
   if usage then
     entry[#entry + 1] = 'usage'

@@ -30,6 +30,7 @@ _FLIGHTS: Final = 2
 _HAND_BACK_AFTER: Final = 0.2
 _REPORT_START_AFTER: Final = 0.05
 _IDLE_POLL: Final = 2.0
+_ABANDON_AFTER: Final = 10.0
 
 
 class Consumer:
@@ -130,18 +131,26 @@ class Consumer:
         batch, self._outcomes = self._outcomes[:MAX_OUTCOMES], self._outcomes[MAX_OUTCOMES:]
         self._wanted += want
         self._state.hungry = False
-        suspects = (
-            sum(run.claim.is_suspect for run in self.runs.values())
-            if self._state.has_suspects
-            else 0
-        )
+        suspects = self._suspects()
+        may_bring_one = want > 0 and suspects == 0
+        self._state.suspect_asked = self._state.suspect_asked or may_bring_one
         sent_at = time.monotonic()
         try:
             reply = await self._turns.take(batch, [], want=want, suspects=suspects)
         finally:
             self._wanted -= want
+            if may_bring_one:
+                self._state.suspect_asked = False
         self._prefetch.note_turn(time.monotonic() - sent_at)
         self._take_in(reply, want, batch)
+
+    def _suspects(self) -> int:
+        """How many suspects are in hand or may be on their way: with one there, none other is taken."""
+        if self._state.suspect_asked:
+            return 1
+        if not self._state.has_suspects:
+            return 0
+        return sum(run.claim.is_suspect for run in self.runs.values())
 
     def _take_in(self, reply: TurnReply, want: int, batch: list[list[object]]) -> None:
         if "s" in reply.codes or "g" in reply.codes:
@@ -166,6 +175,8 @@ class Consumer:
         if stale is not None:
             stale.stop("lease_lost")
         self.runs[run.id] = run
+        if run.claim.lease_ms < self._turns.settings.lease * 1000 and self.heartbeat is not None:
+            self.heartbeat.kick()  # it may sleep for a third of the worker's own lease
         if run.claim.is_suspect:
             self._state.has_suspects = True
             self._ready.appendleft(run)
@@ -184,6 +195,7 @@ class Consumer:
             run = self._ready.popleft()
             self._active += 1
             run.started_at = now
+            run.on_stop = self._watch_stopped
             run.task = loop.create_task(self._run(run))
         state = self._state
         if self._ready and not state.hand_back_timer:
@@ -201,6 +213,7 @@ class Consumer:
     def _finish(self, run: Run, outcome: Outcome, tail: tuple[int, list[list[str]]] | None) -> None:
         now = time.monotonic()
         self._active -= 1
+        self._state.abandoned.discard(run)
         if self.runs.get(run.id) is run:
             del self.runs[run.id]
         if run.stop_reason == "lease_lost" or isinstance(outcome, outcomes.Dropped):
@@ -224,6 +237,26 @@ class Consumer:
             self._release(run)
         else:
             run.stop("cancelled")
+
+    def _watch_stopped(self, run: Run) -> None:
+        asyncio.get_running_loop().call_later(_ABANDON_AFTER, self._abandon, run)
+
+    def _abandon(self, run: Run) -> None:
+        """A handler that does not end although it was stopped: its lease runs out, its slot stays taken."""
+        if run.task is None or run.task.done() or self.runs.get(run.id) is not run:
+            return
+        run.stop_reason = "lease_lost"
+        del self.runs[run.id]
+        self._state.abandoned.add(run)
+        logger.error(
+            "job %s: its handler did not end within %g s of being stopped; the run is abandoned",
+            run.id,
+            _ABANDON_AFTER,
+        )
+        abandoned = len(self._state.abandoned)
+        if abandoned * 4 >= self._concurrency:
+            logger.error("%d abandoned runs: this worker takes no more jobs", abandoned)
+            self.drain()
 
     def _hand_back(self, count: int) -> None:
         for _ in range(count):
@@ -263,7 +296,9 @@ class _State:
     def __init__(self) -> None:
         self.hungry = True
         self.draining = False
+        self.abandoned: set[Run] = set()
         self.has_suspects = False
+        self.suspect_asked = False
         self.changed = asyncio.Event()
         self.idle = asyncio.Event()
         self.hand_back_timer: asyncio.TimerHandle | None = None

@@ -11,12 +11,13 @@ from typing import Any, Final, cast
 
 from . import _keys
 from ._client import Client
-from ._codec import loads
+from ._codec import dumps, loads
 from .errors import GlideMQError, JobNotFound
 
 logger = logging.getLogger(__name__)
 
 _LIMIT: Final = 100
+_COPY_BYTES: Final = 4 * 1_048_576
 
 
 class Relay:
@@ -63,8 +64,24 @@ class Relay:
                 await self._client.call("job_cancel", _keys.root_of(child["queue"]), {"id": child["id"]})
             except JobNotFound:
                 pass  # it has ended and been removed
+        elif kind == "dead":
+            await self._bury(entry)
         else:
             logger.error("the outbox of %s holds an entry of an unknown kind %r", self._root, kind)
+
+    async def _bury(self, entry: dict[str, str]) -> None:
+        """Add the copy of a failed job to the dead-letter queue, under an id that makes a repeat the same copy."""
+        facts = {name: entry[name] for name in ("id", "name", "reason") if name in entry}
+        texts = {name: loads(entry[name]) for name in ("data", "options", "error") if entry.get(name)}
+        origin = self._root.partition("{")[2].rstrip("}")
+        data = {"queue": origin, "attempt": int(entry.get("attempt", "1")), **facts, **texts}
+        copy = {
+            "id": f"{entry['id']}@{origin}",
+            "name": entry["name"],
+            "data": dumps(data, "data", limit=_COPY_BYTES),
+        }
+        args: dict[str, object] = {"jobs": [copy], "nonce": copy["id"], "id": copy["id"], "repeat": True}
+        await self._client.call("job_add", _keys.root_of(entry["queue"]), args)
 
     async def _child_ended(self, parent: dict[str, str], entry: dict[str, str]) -> None:
         end = {name: entry[name] for name in ("state", "reason") if name in entry}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -43,8 +44,10 @@ class Run:
         "fence_at",
         "id",
         "in_flight",
+        "is_in_handler",
         "is_started_known",
         "journal",
+        "on_stop",
         "open_waits",
         "options",
         "park",
@@ -70,6 +73,8 @@ class Run:
         self.started_at = 0.0
         self.touched_at = 0.0
         self.is_started_known = claim.is_suspect
+        # Only its handler may be cancelled: what comes before and after it keeps the worker's books.
+        self.is_in_handler = False
         self.options = (
             cast("dict[str, Any]", loads(claim.options)) if claim.options else _NO_OPTIONS
         )
@@ -84,13 +89,20 @@ class Run:
         self.open_waits: set[str] = set()
         self.busy = 0
         self.park: Outcome | None = None
+        self.on_stop: Callable[[Run], None] | None = None
         self.parked: list[asyncio.Future[None]] = []
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the handler; the reason decides what becomes of the job. The first reason stays, but for a lost lease."""
+        if self.stop_reason is None and self.on_stop is not None:
+            self.on_stop(self)
         if self.stop_reason is None or reason == "lease_lost":
             self.stop_reason = reason
-        if self.task is not None and not self.task.done():
+        # Not at once: a handler's own call may be what learns of it, and it may be over before a cancellation arrives.
+        asyncio.get_running_loop().call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.is_in_handler and self.task is not None:
             self.task.cancel()
 
     def park_if_idle(self) -> None:

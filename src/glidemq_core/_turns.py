@@ -31,6 +31,7 @@ class TurnSettings:
     max_stalled: int
     keep_completed: str | None = None
     keep_failed: str | None = None
+    dead_letter: str | None = None
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -87,10 +88,10 @@ class Turns:
             "done": outcomes,
             "started": started,
         }
-        if self.settings.keep_completed is not None:
-            args["keep_completed"] = self.settings.keep_completed
-        if self.settings.keep_failed is not None:
-            args["keep_failed"] = self.settings.keep_failed
+        for name in ("keep_completed", "keep_failed", "dead_letter"):
+            value = getattr(self.settings, name)
+            if value is not None:
+                args[name] = value
         while True:
             sent_at = time.monotonic()
             try:

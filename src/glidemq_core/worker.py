@@ -40,6 +40,8 @@ class Worker:
         max_loop_stall: Seconds without progress of the event loop after which leases are no longer renewed.
         backoffs: Functions for jobs whose `backoff` is a name.
         remove_on_complete, remove_on_fail: Retention of finished jobs that do not say so themselves.
+        dead_letter: A queue that gets a copy of every job that fails for good, whatever the reason,
+            with its data, options and error.
         name: Shown on jobs and in listings; made unique per process start.
 
     Use `await worker.run()` in a process of its own (it stops on SIGTERM and SIGINT: first time gracefully, second time
@@ -60,6 +62,7 @@ class Worker:
         backoffs: Mapping[str, BackoffFunction] | None = None,
         remove_on_complete: bool | int | Keep | None = None,
         remove_on_fail: bool | int | Keep | None = None,
+        dead_letter: str | None = None,
         name: str | None = None,
     ) -> None:
         lease = seconds(lock_duration, "lock_duration", low=0.1)
@@ -77,6 +80,7 @@ class Worker:
                 max_stalled=whole(max_stalled, "max_stalled", high=1000),
                 keep_completed=keep_text(remove_on_complete, "remove_on_complete"),
                 keep_failed=keep_text(remove_on_fail, "remove_on_fail"),
+                dead_letter=dead_letter and _keys.check_name(dead_letter, "dead_letter"),
             ),
         )
         self._backoffs = dict(backoffs or {})
