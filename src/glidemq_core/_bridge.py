@@ -9,15 +9,22 @@ with one wake-up, and so do their results.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from .errors import ConnectionLost
+
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 _LOOK_EVERY: Final = 0.5
+_CLOSING: Final = 2.0
 _lock = threading.Lock()
 _owner: asyncio.AbstractEventLoop | None = None
 _mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
@@ -59,9 +66,15 @@ class Mailbox:
 
     def _empty(self) -> None:
         self._is_due = False
-        for _ in range(len(self._items)):
-            function, args = self._items.popleft()
-            function(*args)
+        try:
+            for _ in range(len(self._items)):
+                function, args = self._items.popleft()
+                function(*args)
+        finally:
+            # One that raised goes to the loop's exception handler; those behind it are not lost.
+            if self._items and not self._is_due:
+                self._is_due = True
+                self._loop.call_soon(self._empty)
 
 
 def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
@@ -177,6 +190,70 @@ class _Crossing:
             self._future.set_result(task.result())
 
 
+class Resident:
+    """What lives on the owning loop, with a connection of valkey-glide, and may be called from any loop."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._glide: Any = None
+        self._opening = asyncio.Lock()
+        _residents.add(self)
+
+    async def _at_home(
+        self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float | None = None
+    ) -> T:
+        """Run `work()` on the owning loop; begin anew there if the owner is a new one. It may run twice, if a loop dies.
+
+        Raises:
+            ConnectionLost: The owning loop has not come to an end with it within `timeout` seconds.
+        """
+        while True:
+            home = owner()
+            if home is asyncio.get_running_loop():
+                if self._loop is not home:
+                    await self._move_in(home)
+                return await work()
+            try:
+                async with asyncio.timeout(timeout):
+                    return await cross(home, lambda: self._at_home(work))
+            except OwnerGone:
+                continue
+            except TimeoutError as error:
+                raise ConnectionLost(
+                    "the event loop of this process's first call has its connections, and it does not run",
+                    outcome="unknown",
+                ) from error
+
+    async def _move_in(self, home: asyncio.AbstractEventLoop) -> None:
+        """Begin anew on another loop: the connection of the old one can't be taken along."""
+        self._loop = home
+        self._opening = asyncio.Lock()
+        await self._drop()
+
+    async def _drop(self) -> None:
+        """Close the connection; the next call makes a new one."""
+        glide, self._glide = self._glide, None
+        if glide is not None:
+            try:
+                await glide.close()
+            except RuntimeError:  # it tells waiting calls, and their loop may be closed
+                logger.debug("a closed event loop has left calls behind")
+
+    async def close(self) -> None:
+        """Close the connection; calls on their way fail."""
+        here = asyncio.get_running_loop()
+        if self._loop is None or self._loop.is_closed() or self._loop is here:
+            await self._drop()
+            return
+        try:
+            await self._at_home(self._drop, _CLOSING)
+        except ConnectionLost as error:
+            logger.warning("a connection stays open: %s", error)
+
+
+_residents: weakref.WeakSet[Resident] = weakref.WeakSet()
+
+
 def _after_fork() -> None:
     """The child has none of its parent's threads, and its parent's connections are not its own."""
     global _owner, _lock
@@ -184,6 +261,8 @@ def _after_fork() -> None:
     _owner = None
     _mailboxes.clear()
     _bridges.clear()
+    for resident in list(_residents):
+        resident._loop = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] of this module
 
 
 if hasattr(os, "register_at_fork"):

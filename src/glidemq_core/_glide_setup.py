@@ -1,9 +1,13 @@
-"""What the clients share: configuration for valkey-glide, and its errors in our words."""
+"""What the clients share: connections of valkey-glide as we want them, and its errors in our words.
+
+Only this module and `_sync_client` import valkey-glide, at the first connection: it takes a third of a second.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,25 +19,54 @@ REQUEST_TIMEOUT_MS: Final = 5000
 CONNECT_TIMEOUT_MS: Final = 2000
 INFLIGHT_LIMIT: Final = 20_000
 
-_CODE: Final = re.compile(
-    r"^(?:An error was signalled by the server: - )?(?:ResponseError: )?([A-Za-z]+):? ?(.*)$",
-    re.DOTALL,
-)
-_SCRIPT: Final = re.compile(r" script: .*$", re.DOTALL)
+_SIGNALLED: Final = "An error was signalled by the server: - "
+_CODE: Final = re.compile(r"^(?:ResponseError: )?([A-Za-z]+):? ?(.*)$", re.DOTALL)
+# What the interpreter adds to an error that a function raises: where it was raised.
+_SCRIPT: Final = re.compile(r" script: (?:\S+, )?on @\S+\.$")
 _UNAVAILABLE: Final = frozenset(
-    {"BUSY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "BusyScript", "BusyLoadingError",
-     "MasterDown", "ClusterDown", "TryAgain", "ReadOnly"}
+    {"BUSY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BusyLoadingError", "MasterDown", "ClusterDown",
+     "TryAgain"}
 )  # fmt: skip
-_AUTH: Final = (
-    "WRONGPASS",
-    "NOAUTH",
-    "AuthenticationFailed",
-    "Password authentication failed",
-    "NOPERM",
-    "PermissionDenied",
+_CONNECTING: Final = (
+    "connect failed",
+    "Failed to create initial connections",
+    "No primary node found",
 )
+_LOST: Final = ("BrokenPipe", "IoError", "FatalReceiveError", "ConnectionNotFound", "no connection")
+_AUTH: Final = ("WRONGPASS", "NOAUTH", "AuthenticationFailed", "Password authentication failed")
+_DENIED: Final = ("NOPERM", "PermissionDenied")
 
-Fate = Literal["unknown", "missing", "unavailable", "final"]
+Fate = Literal["unknown", "missing", "moved", "unavailable", "unreachable", "final"]
+
+
+def package() -> Any:
+    """The package valkey-glide."""
+    import glide
+
+    return glide
+
+
+async def create(target: Target, on_message: Callable[[Any, Any], None] | None = None) -> Any:
+    """A new connection, made when it is first used; with `on_message` it can subscribe."""
+    glide = package()
+    # The client logs to stdout by itself; our own warnings say what matters.
+    glide.Logger.set_logger_config(glide.LogLevel.OFF)
+    options = node_options(target, glide)
+    if target.cluster:
+        cluster = glide.GlideClusterClientConfiguration
+        if on_message:
+            options["pubsub_subscriptions"] = cluster.PubSubSubscriptions({}, on_message, None)
+        return await glide.GlideClusterClient.create(cluster(**options))
+    single = glide.GlideClientConfiguration
+    if on_message:
+        options["pubsub_subscriptions"] = single.PubSubSubscriptions({}, on_message, None)
+    return await glide.GlideClient.create(single(**options))
+
+
+def route(key: str) -> Any:
+    """The way to the primary of a key's slot."""
+    glide = package()
+    return glide.SlotKeyRoute(glide.SlotType.PRIMARY, key)
 
 
 def node_options(target: Target, glide: Any) -> dict[str, Any]:
@@ -79,43 +112,81 @@ def _tls(target: Target, glide: Any) -> Any:
 
 
 def fate_of(error: BaseException) -> Fate:
-    """What an error of the client means for the call: it may have been applied ("unknown"), the function is not there
-    ("missing"), the server can't answer now and has not applied it ("unavailable"), or that was its answer ("final").
+    """What an error of the client means for the call.
+
+    "unknown": there is no reply; it may have been applied. Not applied, but worth another try: "missing" (the function is
+    not there), "moved" (this server has become a replica), "unavailable" (the server can't answer now), "unreachable" (no
+    connection could be made). "final": that was the server's answer.
     """
     kind, text = type(error).__name__, str(error)
-    if kind in ("TimeoutError", "ConnectionError"):
-        return "unknown"
-    if kind == "ClosingError":
+    if any(word in text for word in _CONNECTING):
+        return "final" if any(word in text for word in (*_AUTH, *_DENIED)) else "unreachable"
+    if kind in ("TimeoutError", "ConnectionError", "ClosingError"):
         return "final" if any(word in text for word in _AUTH) else "unknown"
     if "Function not found" in text:
         return "missing"
     if "maximum inflight" in text:
         return "unavailable"
-    found = _CODE.match(text)
-    if found and found.group(1) in _UNAVAILABLE:
+    code = _parted(text)[0]
+    if code in ("ReadOnly", "READONLY"):
+        return "moved"
+    if code in _UNAVAILABLE:
         return "unavailable"
-    if "BrokenPipe" in text or "IoError" in text or "no connection" in text.lower():
+    if code not in _TYPED and any(word in text for word in _LOST):
         return "unknown"
     return "final"
 
 
 def translate(error: BaseException, library: Library, target: Target) -> errors.GlideMQError:
     """A final error of the server as one of ours, by its code."""
-    text = library.locate(str(error))
-    if type(error).__name__ == "ClosingError" or any(word in text for word in _AUTH):
-        return errors.ConnectionLost(
-            f"{target} refuses this client: {text} (check user and password in the URL)"
-        )
-    found = _CODE.match(text)
-    code, words = (found.group(1), found.group(2)) if found else ("ERR", text)
+    text = str(error)
+    code, words = _parted(text)
     if code in _TYPED:
         return _TYPED[code](_SCRIPT.sub("", words))
-    if code == "OOM" or "OOM" in text:
+    if code == "OOM" or "OOM command not allowed" in text:
         return errors.OutOfMemory(
             f"{target} is at its maxmemory: nothing was added; running jobs still finish",
             code="OOM",
         )
-    return errors.ServerError(text, code=code)
+    if type(error).__name__ == "ClosingError" or any(word in text for word in _AUTH):
+        return errors.ConnectionLost(
+            f"{target} refuses this client: {_short(text)} (check user and password in the URL)"
+        )
+    if any(word in text for word in _DENIED):
+        return errors.ConnectionLost(
+            f"{target} denies this user something that is needed: {_short(text)} (see ACL SETUSER)"
+        )
+    if "No topology views found" in text:
+        return errors.ServerUnsuitable(
+            f"{target} does not answer as a cluster; if it is a single server, leave out `cluster=true`"
+        )
+    return errors.ServerError(library.locate(_short(text)), code=code)
+
+
+def lost(
+    error: BaseException, target: Target, *, is_unknown: bool, id: str | None
+) -> errors.ConnectionLost:
+    """What is raised when a call's time is up and this was the last thing heard."""
+    if fate_of(error) != "unreachable":
+        message = f"no reply from {target} ({type(error).__name__}: {_short(str(error))})"
+    elif target.tls:
+        message = (
+            f"{target} can't be reached with TLS: {_short(str(error))} (a port without TLS, or a certificate that is not "
+            "signed by a known authority, shows as a time-out too; see `ca=` in the URL)"
+        )
+    else:
+        message = f"{target} can't be reached: {_short(str(error))} (a TLS port needs valkeys://)"
+    return errors.ConnectionLost(message, outcome="unknown" if is_unknown else "not_sent", id=id)
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Code and words of an error. The client reshapes "CODE words" to "CODE: words" and some codes to names of its own."""
+    found = _CODE.match(text.removeprefix(_SIGNALLED))
+    return (found.group(1), found.group(2)) if found else ("ERR", text)
+
+
+def _short(text: str) -> str:
+    return text.removeprefix(_SIGNALLED).removeprefix("ResponseError: ").strip()
 
 
 def _state(words: str) -> errors.GlideMQError:

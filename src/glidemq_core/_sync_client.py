@@ -9,9 +9,8 @@ import msgspec
 
 from . import _failpoints
 from . import _glide_setup as setup
-from ._library import bundle
+from ._library import Library, bundle
 from ._target import Target
-from .errors import ConnectionLost
 
 _PAUSE: Final = 0.05
 _pack = msgspec.msgpack.Encoder().encode
@@ -50,9 +49,7 @@ class SyncClient:
                     # A half-open connection is never replaced by itself, and this one carries all leases.
                     self.close()
                 if time.monotonic() >= deadline:
-                    raise ConnectionLost(
-                        f"no reply from {self._target}: {error}", outcome="unknown"
-                    ) from error
+                    raise setup.lost(error, self._target, is_unknown=True, id=None) from error
                 time.sleep(_PAUSE)
                 continue
             return reply

@@ -63,6 +63,9 @@ def parse(url: str) -> Target:
     flags = {
         name: _flag(url, query, name) for name in ("cluster", "allow_eviction", "insecure_tls")
     }
+    ca = query.get("ca", [None])[0]
+    if (ca or flags["insecure_tls"]) and not _SCHEMES[parts.scheme]:
+        raise _wrong(url, "ca and insecure_tls are for TLS: valkeys://")
     user, _, place = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     if parts.scheme == "unix":
@@ -74,13 +77,16 @@ def parse(url: str) -> Target:
             password=unquote(password) or None,
             **flags,
         )
+    database = _database(url, parts.path)
+    if database and flags["cluster"]:
+        raise _wrong(url, "a cluster has only database 0")
     return Target(
         addresses=_addresses(url, place),
         username=unquote(name) or None,
         password=unquote(password) or None,
-        database=_database(url, parts.path),
+        database=database,
         tls=_SCHEMES[parts.scheme],
-        ca=query.get("ca", [None])[0],
+        ca=ca,
         **flags,
     )
 
