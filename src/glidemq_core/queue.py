@@ -63,11 +63,11 @@ class JobHandle:
         self.id = id
         self.is_duplicate = is_duplicate
 
-    def stream(self, *, after: str | None = None) -> JobStream:
+    def stream(self, after: str | None = None) -> JobStream:
         """See Queue.stream."""
         return self._queue.stream(self.id, after=after)
 
-    async def result(self, *, timeout: Seconds | None = None) -> Any:
+    async def result(self, timeout: Seconds | None = None) -> Any:
         """See Queue.result."""
         return await self._queue.result(self.id, timeout=timeout)
 
