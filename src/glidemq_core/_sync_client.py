@@ -19,10 +19,13 @@ _pack = msgspec.msgpack.Encoder().encode
 class SyncClient:
     """A connection of one thread. The event loop's client loads the library first; this one brings it back."""
 
-    def __init__(self, target: Target, *, timeout: float) -> None:
+    def __init__(self, target: Target, *, timeout: float, library: Library | None = None) -> None:
+        # Half a second on a busy machine, which the first beat of a short lease does not have.
+        import glide_sync  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
         self._target = target
         self._timeout_ms = round(timeout * 1000)
-        self._library = bundle()
+        self._library = library or bundle()
         self._glide: Any = None
 
     @_failpoints.around
@@ -45,8 +48,8 @@ class SyncClient:
                     raise setup.translate(error, self._library, self._target) from error
                 if fate == "missing":
                     self._load()
-                elif fate == "unknown":
-                    # A half-open connection is never replaced by itself, and this one carries all leases.
+                elif fate in ("unknown", "moved"):
+                    # A half-open connection is never replaced by itself nor follows a failover, and this one carries all leases.
                     self.close()
                 if time.monotonic() >= deadline:
                     raise setup.lost(error, self._target, is_unknown=True, id=None) from error
