@@ -79,11 +79,12 @@ local function expire(tx, id, index)
 end
 
 --- Claim up to call.want jobs. `call` is {worker, nonce, want, lease_ms, suspects}.
--- Answers the token, the claims and, aligned with them, their data.
+-- Answers the token, the claims and, aligned with them, their data; and the transaction, whose `leave` is up to the
+-- caller: until the claims are out of the line, a turn that breaks off can take them once more.
 function claim.take(root, now, call, defaults)
   local heads = candidates(root, call.want, call.suspects == 0)
   if #heads == 0 then
-    return '', {}, {}
+    return '', {}, {}, change.begin(root)
   end
   local token = num.text(redis.call('HINCRBY', layout.meta(root), 'lease', 1)) .. '-' .. call.nonce
   local tx, overdue, claims, data = change.begin(root), ending.begin(root, now, defaults), {}, {}
@@ -100,8 +101,8 @@ function claim.take(root, now, call, defaults)
     end
   end
   ending.commit(overdue)
-  change.commit(tx)
-  return token, claims, data
+  change.enter(tx)
+  return token, claims, data, tx
 end
 
 return claim

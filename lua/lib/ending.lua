@@ -68,12 +68,11 @@ function ending.error(tx, id, record, fields, text, state)
     fields[#fields + 1] = 'error'
     fields[#fields + 1] = text
   elseif text then
+    local is_first = not job.has_satellite(record.satellites, 'errors')
     record.satellites = job.with_satellite(record.satellites, 'errors')
-    tx.errors[#tx.errors + 1] = { id, text }
-    local more = { 'error', text, 'satellites', record.satellites }
-    for i = 1, #more do
-      fields[#fields + 1] = more[i]
-    end
+    tx.errors[#tx.errors + 1] = { id, text, is_first and record.satellites }
+    fields[#fields + 1] = 'error'
+    fields[#fields + 1] = text
   end
 end
 
@@ -97,6 +96,9 @@ function ending.commit(tx)
   outbox.put(root, tx.outbox)
   for _, entry in ipairs(tx.errors) do
     local key = layout.satellite(root, entry[1], 'errors')
+    if entry[3] then
+      redis.call('HSET', layout.job(root, entry[1]), 'satellites', entry[3])
+    end
     if redis.call('LINDEX', key, -1) ~= entry[2] then -- an error names its attempt: the same one again is a repeat
       redis.call('RPUSH', key, entry[2])
       redis.call('LTRIM', key, -MAX_ERRORS, -1)

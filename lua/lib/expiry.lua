@@ -9,23 +9,53 @@ local expiry = {}
 
 local BATCH = 100
 
+--- An ended job's time is over: note its index. Of a job that is gone already, a break may have left an entry in any.
+local function note_ended(ended, id, state)
+  for name in pairs(job.TERMINAL) do
+    if name == (state or name) then
+      ended[name] = ended[name] or {}
+      table.insert(ended[name], id)
+    end
+  end
+end
+
+--- Finish a removal that was broken off on its way out of the line.
+local function sweep(root, id)
+  ending.sweep(root, 'waiting', id)
+  ending.sweep(root, 'delayed', id)
+end
+
 --- Sort passed entries of `expiring`: jobs whose ttl ran out are staged to fail; ended ones are listed by their state.
 local function sort(tx, ids)
   local ended, others = {}, {}
   for _, id in ipairs(ids) do
     local record = job.read(tx.root, id, reclaim.FIELDS)
-    local state = record and record.state
-    if job.TERMINAL[state or ''] then
-      ended[state] = ended[state] or {}
-      table.insert(ended[state], id)
+    if not record or job.TERMINAL[record.state] then
+      note_ended(ended, id, record and record.state)
+      if record and record.removed then
+        sweep(tx.root, id)
+      end
     else
       others[#others + 1] = id
-      if record and not record.started_at and (state == 'waiting' or state == 'delayed') then
+      if not record.started_at and (record.state == 'waiting' or record.state == 'delayed') then
         ending.terminal(tx, id, record, job.index_of(record), 'failed', { 'reason', 'expired' })
       end
     end
   end
   return ended, others
+end
+
+--- Take ids out of `expiring`, but for those that have just got a new instant: of their retention.
+local function forget(key, ids, renewed)
+  local kept = {}
+  for i = 2, #renewed, 2 do
+    kept[renewed[i]] = true
+  end
+  for _, id in ipairs(ids) do
+    if not kept[id] then
+      redis.call('ZREM', key, id)
+    end
+  end
 end
 
 --- Handle the entries of `expiring` that have passed. Those of ended jobs go last: after a break they are found again.
@@ -37,10 +67,8 @@ local function expire(root, now, defaults)
   end
   local tx = ending.begin(root, now, defaults)
   local ended, others = sort(tx, ids)
-  if #others > 0 then
-    redis.call('ZREM', key, unpack(others))
-  end
   ending.commit(tx)
+  forget(key, others, tx.expiring)
   for state, gone in pairs(ended) do
     keep.remove(root, gone, now, state)
     redis.call('ZREM', layout.index(root, state), unpack(gone))

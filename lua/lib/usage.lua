@@ -43,7 +43,8 @@ local function minute_of(root, now)
   return layout.minute(root, math.floor(now / MINUTE_MS))
 end
 
---- Book one report {call, model, tokens, costs, entry}; answers false if this call was booked before.
+--- Book one report {call, model, tokens, costs, entry}; answers false if this call was booked before. The minute
+-- comes after the job: a break may leave its sums short, never too high.
 function usage.book(root, id, record, report, now)
   local key, minute = layout.satellite(root, id, 'usage'), minute_of(root, now)
   if redis.call('HEXISTS', key, 'call:' .. report.call) == 1 then

@@ -61,6 +61,9 @@ class Claim:
     data: bytes
 
 
+_WIRE_FIELDS = 11
+
+
 @dataclass(frozen=True, slots=True)
 class TurnReply:
     """A turn's reply."""
@@ -254,9 +257,10 @@ def turn_args(worker: str, number: int, **more: object) -> dict[str, object]:
 
 def read_turn(reply: list[bytes]) -> TurnReply:
     """A turn's reply, unpacked."""
-    codes, token, claims, next_ms, more, _ = _unpack(reply[0])
+    codes, token, claims, next_ms, more, *_ = _unpack(reply[0])
     found = [
-        Claim(*line, token=token, data=data) for line, data in zip(claims, reply[1:], strict=True)
+        Claim(*line[:_WIRE_FIELDS], token=token, data=data)
+        for line, data in zip(claims, reply[1:], strict=True)
     ]
     return TurnReply(codes, token, found, next_ms, more)
 
@@ -276,7 +280,7 @@ def error_text(attempt: int = 1, message: str = "no") -> str:
 def report(call: str = "a/1/1", **more: object) -> dict[str, object]:
     """The arguments of job_usage but for the id."""
     tokens, costs = {"input": 3, "output": 4}, {"total": 1_000_000}
-    entry = json.dumps({"call": call, "tokens": tokens, "costs": costs})
+    entry = json.dumps({"call": call, "tokens": tokens, "costs": {"total": "0.001"}})
     return {"call": call, "model": "m", "tokens": tokens, "costs": costs, "entry": entry, **more}
 
 
