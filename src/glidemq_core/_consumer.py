@@ -124,6 +124,8 @@ class Consumer:
     def _want(self) -> int:
         if self._state.draining:
             return 0
+        if self._concurrency == 1 and self._wanted:
+            return 0  # two claiming calls may overtake each other: one at a time keeps the order of starts
         free = self._concurrency - self._active - len(self._ready) - self._wanted
         return max(0, min(free + self._prefetch.size, MAX_WANT))
 
