@@ -29,6 +29,7 @@ _MAX_NAME = 256
 _FORBIDDEN: Final = re.compile(r"[{}:\s\x00-\x1f\x7f\ud800-\udfff]")
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 
 
 def check_name(value: object, field: str) -> str:
@@ -120,11 +121,12 @@ class IdMaker:
 
 
 def _digits(number: int, width: int) -> str:
-    digits: list[str] = []
-    for _ in range(width):
-        digits.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(digits))
+    pairs: list[str] = []
+    for _ in range((width + 1) // 2):
+        pairs.append(_PAIRS[number & 1023])
+        number >>= 10
+    pairs.reverse()
+    return "".join(pairs)[-width:]
 
 
 new_id: Final = IdMaker()
