@@ -72,7 +72,7 @@ class Library:
             line = int(match.group(1))
             for first, path in reversed(self.lines):
                 if line >= first:
-                    return f"lua/{path}:{line - first + 1}"
+                    return f"lua/{path}:{line - first + 1}" if path else match.group()
             return match.group()
 
         return _LINE.sub(in_file, message)
@@ -102,7 +102,7 @@ def bundle(kind: Kind = "release", directory: Path | None = None) -> Library:
     root = directory or lua_directory()
     protocol, revision = (int(part) for part in (root / "VERSION").read_text().strip().split("."))
     files = [*sorted((root / "lib").glob("*.lua")), *sorted((root / "functions").glob("*.lua"))]
-    texts = {f"{path.parent.name}/{path.name}": path.read_text() for path in files}
+    texts = {f"{path.parent.name}/{path.name}": path.read_text("utf-8") for path in files}
     digest = hashlib.sha256("\0".join([kind, *texts, *texts.values()]).encode()).hexdigest()[:16]
     writer = _Writer(f"glidemq_{protocol}")
     writer.add(_TEST_SHIM if kind == "test" else "local enter = function() end")
@@ -115,6 +115,7 @@ def bundle(kind: Kind = "release", directory: Path | None = None) -> Library:
         writer.add(f"loaders['{path[:-4].replace('/', '.')}'] = function()")
         writer.add_file(path, text)
         writer.add("end")
+    writer.end_files()
     for path in texts:
         if path.startswith("functions/"):
             name = path.removeprefix("functions/")[:-4]
@@ -147,6 +148,10 @@ class _Writer:
         self.lines.append((self._count + 1, path))
         self.add(text)
 
+    def end_files(self) -> None:
+        """What follows is of no file."""
+        self.lines.append((self._count + 1, ""))
+
     def text(self) -> str:
         return "\n".join(self._parts) + "\n"
 
@@ -172,7 +177,7 @@ local function register(name, module, about)
 end"""
 
 WRITES: Final = frozenset(
-    "HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET DEL UNLINK PEXPIRE EXPIRE RPUSH "
+    "HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET MSET DEL UNLINK PEXPIRE EXPIRE RPUSH "
     "LPUSH LPOP RPOP LTRIM LREM XADD XTRIM XDEL SADD SREM INCR INCRBY PUBLISH SPUBLISH".split()
 )
 """The commands that write; a test build can break a call off after any number of them."""
