@@ -131,7 +131,7 @@ async def test_all_ten_running_jobs_of_a_killed_worker_run_again(
     doomed = workers.start(concurrency=10, lock_duration=LEASE)
     await until_started(server, queue, handles)
     doomed.kill()
-    (tmp_path / "gate").touch()
+    (tmp_path / "gate.2").touch()
     heir = workers.start(concurrency=10, lock_duration=LEASE)
 
     answers = await results(queue, handles)

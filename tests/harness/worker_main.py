@@ -82,7 +82,8 @@ async def write(job: Any, _: Journal) -> object:
 
 
 async def gate(job: Any, journal: Journal) -> object:
-    """{gate: path, chunks?, usage?}: streams, waits until the file is there; says what it may write after a stop."""
+    """{gate, chunks?, usage?}: streams, waits until the file `gate.RUN` is there; says what a stopped run may write."""
+    opened = Path(f"{job.data['gate']}.{job.run}")
     said = f"from {job.run} "
     if job.data.get("chunks"):
         await job.stream_chunk("content", said)
@@ -90,7 +91,7 @@ async def gate(job: Any, journal: Journal) -> object:
         await job.report_usage(model="m", tokens={"input": 10, "output": 5})
     journal.note("waiting", job)
     try:
-        while not Path(job.data["gate"]).exists():  # noqa: ASYNC110, ASYNC240 another process opens the gate
+        while not opened.exists():  # noqa: ASYNC110, ASYNC240 another process opens the gate
             await asyncio.sleep(PROGRESS_EVERY)
     except asyncio.CancelledError:
         await after_stop(job, journal)

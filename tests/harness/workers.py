@@ -65,8 +65,12 @@ class WorkerProcess:
             assert self.ended.wait(10)
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """SIGTERM, taken by the process when this returns: of two that are pending, one would be lost."""
         os.kill(self.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 5
+        while _is_pending(self.pid, signal.SIGTERM):
+            assert time.monotonic() < deadline, f"{self.pid} takes no signal"
+            time.sleep(0.001)
 
     def freeze(self) -> None:
         """SIGSTOP; standing still when this returns."""
@@ -185,6 +189,19 @@ async def until(predicate: Callable[[], object], timeout: float = 10, what: str 
     while not predicate():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         await asyncio.sleep(_POLL)
+
+
+def _is_pending(pid: int, number: signal.Signals) -> bool:
+    """Does a signal wait to be taken? Where this can't be asked, a moment is given."""
+    status = Path(f"/proc/{pid}/status")
+    if sys.platform != "linux":
+        time.sleep(0.1)
+        return False
+    if not status.exists():
+        return False
+    lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
+    pending = int(lines["ShdPnd"], 16) | int(lines["SigPnd"], 16)
+    return bool(pending >> (number - 1) & 1)
 
 
 def _state(pid: int) -> str:

@@ -1,0 +1,187 @@
+"""Runs that have lost their job: frozen past the lease, stopped, cancelled. They change nothing and leave nothing held."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from glidemq_core import JobCancelled, LeaseLost, Queue, Worker, _glide_setup
+from glidemq_core._client import Client
+from tests.harness.auditor import audit
+from tests.harness.proxy import Proxy
+from tests.harness.servers import ValkeyServer
+from tests.harness.workers import WorkerProcess, Workers, until
+
+pytestmark = pytest.mark.faults
+
+LEASE = 0.5
+
+
+def client_of(queue: Queue) -> tuple[Client, str]:
+    assert queue._parts is not None
+    return queue._parts.client, f"glidemq:{{{queue.name}}}"
+
+
+def everything(server: ValkeyServer, queue: Queue, id: str) -> dict[str, Any]:
+    """All a job owns, and where it is listed."""
+    key = f"glidemq:{{{queue.name}}}:job:{id}"
+    return {
+        "fields": server.cmd("HGETALL", key),
+        "chunks": server.cmd("XRANGE", f"{key}:chunks", "-", "+"),
+        "log": server.cmd("LRANGE", f"{key}:log", 0, -1),
+        "usage": sorted(server.cmd("HGETALL", f"{key}:usage")),
+        "completed": server.cmd(
+            "ZRANGE", f"glidemq:{{{queue.name}}}:completed", 0, -1, "WITHSCORES"
+        ),
+    }
+
+
+async def until_chunk(server: ValkeyServer, queue: Queue, id: str) -> None:
+    """Wait until the job's first chunk is on the server: its run is known to have started."""
+    key = f"glidemq:{{{queue.name}}}:job:{id}:chunks"
+    await until(lambda: server.cmd("XLEN", key) > 0, 10, "the first chunk")
+
+
+async def freeze_and_replace(
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+) -> tuple[WorkerProcess, str, str]:
+    """A job whose first worker is frozen and whose second has finished it: the frozen one, job id, its token."""
+    handle = await queue.add(
+        "gate", {"gate": str(tmp_path / "gate"), "chunks": True, "usage": True}
+    )
+    frozen = workers.start(lock_duration=LEASE)
+    await frozen.until("waiting")
+    await until_chunk(server, queue, handle.id)
+    token = server.cmd("HGET", f"glidemq:{{{queue.name}}}:job:{handle.id}", "token").decode()
+    frozen.freeze()
+    (tmp_path / "gate.2").touch()
+    workers.start(lock_duration=LEASE)
+    assert await handle.result(timeout=10) == {"text": "from 2 done", "run": 2}
+    return frozen, handle.id, token
+
+
+async def test_a_worker_frozen_past_its_lease_stops_its_run_when_it_wakes(
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+):
+    frozen, id, _ = await freeze_and_replace(server, queue, workers, tmp_path)
+
+    frozen.thaw()
+
+    await frozen.until("end", how="CancelledError", timeout=5)
+    assert len(frozen.noted("refused")) == 1
+    await audit(server, queue, [id])
+    job = await queue.get(id)
+    assert job is not None
+    assert (job.stalled, job.run, job.attempt) == (1, 2, 1)
+    # Three calls were paid for: one in each run before it waited, and one that the first made when it woke.
+    assert sorted((call["run"], call["tokens"]["input"]) for call in job.usage.calls) == [
+        (1, 10),
+        (1, 100),
+        (2, 10),
+    ]
+    assert job.usage.total_tokens == 15 + 150 + 15
+
+
+async def test_what_a_replaced_run_writes_is_refused_without_a_trace(
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+):
+    _, id, token = await freeze_and_replace(server, queue, workers, tmp_path)
+    client, root = client_of(queue)
+    before = everything(server, queue, id)
+
+    for change in ({"progress": "1"}, {"log": ["zombie"]}, {"data": "{}"}):
+        with pytest.raises(LeaseLost):
+            await client.call("job_update", root, {"id": id, "token": token, "n": 99, **change})
+    part = [id, token, 1, 2, [["content", "zombie"]]]
+    appended = msgspec.msgpack.decode(await client.call("stream_append", root, {"parts": [part]}))
+    outcome = [id, token, "completed", 1000, '"zombie"', {"tail": [2, [["content", "zombie"]]]}]
+    turn = {
+        "worker": "zombie",
+        "turn": 1,
+        "nonce": "n",
+        "want": 0,
+        "lease_ms": 500,
+        "suspects": 0,
+        "max_stalled": 3,
+        "done": [outcome],
+    }
+    codes = msgspec.msgpack.decode((await client.call("turn", root, turn))[0])[0]
+    beat = {"worker": "zombie", "leases": [[id, token]], "started": [[id, token, 5]]}
+    lost = msgspec.msgpack.decode(await client.call("job_beat", root, beat))[0]
+
+    assert (appended[0][1], codes, lost) == ("s", "s", [id])
+    assert everything(server, queue, id) == before
+
+
+async def test_usage_of_a_replaced_run_is_booked_once(
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+):
+    _, id, _ = await freeze_and_replace(server, queue, workers, tmp_path)
+    client, root = client_of(queue)
+    report = {
+        "id": id,
+        "call": f"{id}/1/9",
+        "model": "m",
+        "tokens": {"input": 7},
+        "costs": {},
+        "entry": "{}",
+    }
+
+    answers = [await client.call("job_usage", root, report) for _ in range(3)]
+
+    assert answers == [1, 0, 0]
+    job = await queue.get(id)
+    assert job is not None
+    assert job.usage.total_tokens == 15 + 15 + 7
+
+
+async def test_a_worker_frozen_for_less_than_its_lease_keeps_its_job(
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+):
+    lease = 2.0
+    handle = await queue.add("gate", {"gate": str(tmp_path / "gate"), "chunks": True})
+    frozen = workers.start(lock_duration=lease)
+    await frozen.until("waiting")
+    await until_chunk(server, queue, handle.id)
+    idle = workers.start(lock_duration=lease)
+    await idle.until("up")
+
+    for _ in range(2):
+        frozen.freeze()
+        await asyncio.sleep(lease / 2)
+        frozen.thaw()
+        await asyncio.sleep(lease / 2)
+    (tmp_path / "gate.1").touch()
+
+    assert await handle.result(timeout=10) == {"text": "from 1 done", "run": 1}
+    job = await handle.snapshot()
+    assert job is not None
+    assert job.stalled == 0
+    await audit(server, queue, [handle.id], workers.all)
+
+
+async def test_a_job_cancelled_while_its_last_chunk_is_on_its_way_frees_its_slot(
+    queue: Queue, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_glide_setup, "REQUEST_TIMEOUT_MS", 400)
+    lost = proxy.lose_reply(b"stream_append", ending="hang")
+
+    async def handler(job):
+        if job.name == "short":
+            return "ran"
+        await job.stream_chunk("content", "x")
+        await asyncio.to_thread(lost.wait)
+        return None
+
+    async with Worker(queue.name, handler, connection=proxy.url):
+        handle = await queue.add("long")
+        await asyncio.to_thread(lost.wait)
+        assert await handle.cancel() == "requested"
+        with pytest.raises(JobCancelled):
+            await handle.result(timeout=10)
+
+        assert await (await queue.add("short")).result(timeout=5) == "ran"
