@@ -49,6 +49,9 @@ class Executor:
             if run.claim.has_journal:
                 await self._load_journal(run)
             handler, is_async = self._find(run)
+            if run.stop_reason is not None:
+                raise RunStopped  # before it began
+            run.is_in_handler = True
             value = await (handler(job) if is_async else run_in_thread(handler, job))  # pyright: ignore[reportGeneralTypeIssues] is_async says so
         except (asyncio.CancelledError, RunStopped) as error:
             return self._stopped(run) or self._failed(run, error)
@@ -59,6 +62,7 @@ class Executor:
                 return self._failed(run, ignored)
             return self._stopped(run) or self._failed(run, error)
         finally:
+            run.is_in_handler = False
             if timers is not None:
                 timers.close()
             await job.exit()
