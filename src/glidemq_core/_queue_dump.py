@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, cast
@@ -83,12 +84,16 @@ async def dump_queue(read: Read, queue: str, *, now: int | None = None) -> Queue
     if now is None:
         time = await read("TIME")
         now = int(time[0]) * 1000 + int(time[1]) // 1000
-    ids = {name.split(":")[1] for name in keys if name.startswith("job:")}
+    owned: dict[str, set[str]] = defaultdict(set)
+    for name in keys:
+        if name.startswith("job:"):
+            _, id, *satellite = name.split(":", 2)
+            owned[id].update(satellite or [""])
     return QueueDump(
         now=now,
         keys=keys,
         indexes=indexes,
-        jobs={id: await _read_job(read, root, id, keys) for id in sorted(ids)},
+        jobs={id: await _read_job(read, root, id, owned[id]) for id in sorted(owned)},
         meta=_texts(await read("HGETALL", f"{root}:meta")),
         wake=await read("LLEN", _keys.wake(root)),
     )
@@ -120,11 +125,10 @@ async def _read_scores(read: Read, key: str) -> dict[str, float]:
     }
 
 
-async def _read_job(read: Read, root: str, id: str, keys: Mapping[str, KeyFacts]) -> JobDump:
-    satellites = frozenset(
-        name.rpartition(":")[2] for name in keys if name.startswith(f"job:{id}:")
-    )
-    fields = _texts(await read("HGETALL", _keys.job(root, id))) if f"job:{id}" in keys else {}
+async def _read_job(read: Read, root: str, id: str, owned: set[str]) -> JobDump:
+    """`owned`: the names of its satellites, and "" for the hash itself."""
+    satellites = frozenset(owned - {""})
+    fields = _texts(await read("HGETALL", _keys.job(root, id))) if "" in owned else {}
     chunks: list[Entry] = []
     trimmed = False
     if "chunks" in satellites:
