@@ -1,0 +1,321 @@
+"""Networks that cut, swallow, delay and lose: each job once, each call once, no live work taken away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from glidemq_core import JobCancelled, NewJob, Queue, Worker, _glide_setup
+from tests.harness.auditor import all_events, audit
+from tests.harness.proxy import Ending, Proxy, Rule
+from tests.harness.servers import Connection, ValkeyServer
+from tests.harness.workers import Workers, until
+
+pytestmark = pytest.mark.faults
+
+TIMEOUT_MS = 400
+
+
+@pytest.fixture(autouse=True)
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lost replies are asked for again after 0.4 s, in this process."""
+    monkeypatch.setattr(_glide_setup, "REQUEST_TIMEOUT_MS", TIMEOUT_MS)
+
+
+@pytest.fixture
+async def far_queue(queue: Queue, proxy: Proxy) -> AsyncIterator[Queue]:
+    """The same queue, behind the network that fails."""
+    async with Queue(queue.name, connection=proxy.url) as opened:
+        assert (await opened.counts())["waiting"] == 0  # connected
+        yield opened
+
+
+def cut(proxy: Proxy) -> None:
+    """Break the network between the proxy's clients and the server, until `heal`."""
+    proxy.refuse = True
+    proxy.reset_all()
+
+
+def heal(proxy: Proxy) -> None:
+    proxy.refuse = False
+
+
+def lose(proxy: Proxy, call: str, ending: Ending) -> Rule:
+    return proxy.lose_reply(f"glidemq_1_{call}".encode(), ending=ending)
+
+
+endings = pytest.mark.parametrize("ending", ["cut", "hang"])
+
+
+# -- replies that are lost after the server has applied the call (each is asked for again) ---------------------------
+
+
+@endings
+async def test_an_add_whose_reply_is_lost_adds_one_job(
+    server: ValkeyServer, far_queue: Queue, workers: Workers, proxy: Proxy, ending: Ending
+):
+    rule = lose(proxy, "job_add", ending)
+
+    handles = [
+        await far_queue.add("echo", 1),
+        await far_queue.add("echo", 2, job_id="mine"),
+        *await far_queue.add_many([NewJob(name="echo", data=3), NewJob(name="echo", data=4)]),
+    ]
+
+    assert rule.count == 1
+    assert [handle.is_duplicate for handle in handles] == [False] * 4
+    assert (await far_queue.counts())["waiting"] == 4
+    workers.start()
+    assert [await handle.result(timeout=5) for handle in handles] == [1, 2, 3, 4]
+    await audit(server, far_queue, [handle.id for handle in handles], workers.all)
+
+
+async def test_an_add_whose_job_is_gone_before_the_repeat_is_not_run_again(
+    queue: Queue, far_queue: Queue, workers: Workers, proxy: Proxy
+):
+    worker = workers.start()
+    await worker.until("up")
+    rule = lose(proxy, "job_add", "hang")
+
+    handle = await far_queue.add("echo", 1, job_id="mine", remove_on_complete=True)
+
+    assert rule.count == 1
+    assert await handle.result(timeout=5) == 1
+    marker = await queue.add("echo", "after")
+    await marker.result(timeout=5)
+    assert len(worker.noted("start", job="mine")) == 1
+    assert sum((await queue.counts()).values()) == 1
+
+
+@endings
+async def test_turns_whose_replies_are_lost_run_each_job_once(
+    server: ValkeyServer, queue: Queue, proxy: Proxy, ending: Ending
+):
+    ran: Counter[str] = Counter()
+    rules: list[Rule] = []
+
+    async def handler(job):
+        ran[job.id] += 1
+        if sum(ran.values()) in (5, 10, 15):
+            rules.append(lose(proxy, "turn", ending))
+        await asyncio.sleep(0.01)
+        return job.data
+
+    handles = [await queue.add("echo", i) for i in range(20)]
+    rules.append(lose(proxy, "turn", ending))
+    async with Worker(queue.name, handler, connection=proxy.url, concurrency=3):
+        assert [await handle.result(timeout=15) for handle in handles] == list(range(20))
+        await audit(server, queue, [handle.id for handle in handles])
+
+    assert sum(rule.count for rule in rules) >= 3
+    assert [ran[handle.id] for handle in handles] == [1] * 20
+    assert [(await handle.snapshot()).run for handle in handles] == [1] * 20
+
+
+@endings
+async def test_chunks_whose_replies_are_lost_are_in_the_stream_once(
+    server: ValkeyServer, queue: Queue, proxy: Proxy, ending: Ending
+):
+    rule = lose(proxy, "stream_append", ending)
+
+    async def handler(job):
+        if job.name == "echo":
+            return job.data
+        said = ""
+        for i in range(60):
+            await job.stream_chunk("content", f"{i} ")
+            said += f"{i} "
+            await asyncio.sleep(0.005)
+        return {"text": said}
+
+    async with Worker(queue.name, handler, connection=proxy.url, concurrency=2):
+        handles = [await queue.add("stream") for _ in range(2)]
+        for handle in handles:
+            await handle.result(timeout=15)
+        await audit(server, queue, [handle.id for handle in handles])
+
+    assert rule.count == 1
+
+
+@endings
+async def test_what_a_handler_reports_counts_once_though_replies_are_lost(
+    server: ValkeyServer, queue: Queue, proxy: Proxy, ending: Ending
+):
+    rules = [lose(proxy, call, ending) for call in ("job_usage", "job_update")]
+
+    async def handler(job):
+        if job.name == "report":
+            await job.report_usage(model="m", tokens={"input": 3}, costs={"total": "0.25"})
+            await job.log("once")
+        return job.data
+
+    async with Worker(queue.name, handler, connection=proxy.url):
+        handle = await queue.add("report")
+        await handle.result(timeout=15)
+        await audit(server, queue, [handle.id])
+
+    assert [rule.count for rule in rules] == [1, 1]
+    job = await handle.snapshot()
+    assert job is not None
+    assert (job.usage.total_tokens, len(job.usage.calls), str(job.usage.total_cost)) == (
+        3,
+        1,
+        "0.25",
+    )
+    assert (await queue.usage_summary()).calls == 1
+    assert await queue.log(handle.id) == ["once"]
+
+
+@endings
+async def test_a_cancel_whose_reply_is_lost_ends_the_job_once(
+    server: ValkeyServer, queue: Queue, far_queue: Queue, proxy: Proxy, ending: Ending
+):
+    handle = await queue.add("echo")
+    rule = lose(proxy, "job_cancel", ending)
+
+    assert await far_queue.cancel(handle.id) == "cancelled"
+
+    assert rule.count == 1
+    assert (await handle.snapshot()).state == "cancelled"
+    assert all_events(server, queue).count(("cancelled", handle.id)) == 1
+
+
+@endings
+async def test_a_cancel_of_a_running_job_whose_reply_is_lost_stops_it(
+    far_queue: Queue, workers: Workers, proxy: Proxy, ending: Ending, tmp_path: Path
+):
+    handle = await far_queue.add("gate", {"gate": str(tmp_path / "never")})
+    worker = workers.start()
+    await worker.until("waiting")
+    rule = lose(proxy, "job_cancel", ending)
+
+    # By the time of the repeat it may have ended.
+    assert await handle.cancel() in ("requested", "cancelled")
+
+    assert rule.count == 1
+    await worker.until("end", how="CancelledError")
+    with pytest.raises(JobCancelled):
+        await handle.result(timeout=5)
+
+
+# -- connections that break -------------------------------------------------------------------------------------------
+
+
+async def test_a_cut_shorter_than_the_lease_changes_nothing(
+    server: ValkeyServer, queue: Queue, workers: Workers, proxy: Proxy, tmp_path: Path
+):
+    handle = await queue.add("gate", {"gate": str(tmp_path / "gate"), "chunks": True})
+    far = workers.start(url=proxy.url, lock_duration=3)
+    await far.until("waiting")
+    near = workers.start(lock_duration=3)
+    await near.until("up")
+
+    cut(proxy)
+    await asyncio.sleep(1.2)
+    heal(proxy)
+    await asyncio.sleep(2.5)
+    (tmp_path / "gate.1").touch()
+
+    assert await handle.result(timeout=10) == {"text": "from 1 done", "run": 1}
+    assert (await handle.snapshot()).stalled == 0
+    await audit(server, queue, [handle.id], workers.all)
+
+
+async def test_a_cut_longer_than_the_lease_moves_the_job_to_another_worker(
+    server: ValkeyServer, queue: Queue, workers: Workers, proxy: Proxy, tmp_path: Path
+):
+    handle = await queue.add("gate", {"gate": str(tmp_path / "gate"), "chunks": True})
+    far = workers.start(url=proxy.url, lock_duration=0.6)
+    await far.until("waiting")
+    await until_started(server, queue, handle.id)
+    (tmp_path / "gate.2").touch()
+
+    cut(proxy)
+    near = workers.start(lock_duration=0.6)
+    taken = await near.until("start", timeout=5)
+    stopped = await far.until("end", timeout=5)
+    heal(proxy)
+
+    assert await handle.result(timeout=10) == {"text": "from 2 done", "run": 2}
+    assert stopped["how"] == "CancelledError"
+    # The cut worker stops its run by its own clock, before or just after another may have it.
+    assert stopped["t"] < taken["t"] + 0.3
+    assert (await handle.snapshot()).stalled == 1
+    near.kill()
+    await audit(server, queue, [handle.id])  # its last step: the healed worker runs a new job
+    assert len(far.noted("start")) == 2
+
+
+async def until_started(server: ValkeyServer, queue: Queue, id: str) -> None:
+    key = f"glidemq:{{{queue.name}}}:job:{id}"
+    await until(lambda: server.cmd("HGET", key, "started_run") is not None, 5, "the start is known")
+
+
+async def test_a_half_open_connection_is_noticed_and_replaced(
+    server: ValkeyServer, queue: Queue, workers: Workers, proxy: Proxy, tmp_path: Path
+):
+    held = await queue.add("gate", {"gate": str(tmp_path / "gate")})
+    far = workers.start(
+        url=proxy.url, request_timeout_ms=TIMEOUT_MS, concurrency=2, lock_duration=6
+    )
+    await far.until("waiting")
+    await until_started(server, queue, held.id)
+    swallowed = [
+        proxy.lose_request(word, ending="hang")
+        for word in (b"glidemq_1_turn", b"_job_beat", b"BLPOP")
+    ]
+    for rule in swallowed:
+        await asyncio.to_thread(rule.wait)
+
+    new = await queue.add("echo", "through")
+
+    assert await new.result(timeout=10) == "through"
+    (tmp_path / "gate.1").touch()
+    assert await held.result(timeout=10) == {"run": 1}
+    assert (await held.snapshot()).stalled == 0
+    await audit(server, queue, [held.id, new.id], workers.all)
+
+
+# -- slow ones ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_slow_narrow_network_loses_no_lease_and_no_chunk(
+    server: ValkeyServer, queue: Queue, workers: Workers, proxy: Proxy
+):
+    proxy.delay, proxy.rate = 0.3, 50_000
+    far = workers.start(url=proxy.url, concurrency=10)
+
+    handles = [await queue.add("stream", {"chunks": 100, "pause": 0.01}) for _ in range(3)]
+    handles += [await queue.add("echo", "x" * 1000) for _ in range(20)]
+    for handle in handles:
+        await handle.result(timeout=18)
+
+    assert [(await handle.snapshot()).run for handle in handles] == [1] * 23
+    proxy.delay, proxy.rate = 0.0, None
+    await audit(server, queue, [handle.id for handle in handles], [far])
+
+
+async def test_a_server_that_stands_still_again_and_again_moves_no_job(
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+):
+    data = {"gate": str(tmp_path / "gate"), "chunks": True}
+    handles = [await queue.add("gate", data) for _ in range(10)]
+    both = [workers.start(concurrency=5, lock_duration=4) for _ in range(2)]
+    for worker in both:
+        await worker.until("waiting", count=5)
+    sleeper = Connection(server.port)
+
+    for _ in range(4):
+        await asyncio.to_thread(sleeper.cmd, "DEBUG", "SLEEP", 2)
+        await asyncio.sleep(0.2)
+    sleeper.close()
+    (tmp_path / "gate.1").touch()
+
+    for handle in handles:
+        assert (await handle.result(timeout=10))["run"] == 1
+    assert [(await handle.snapshot()).stalled for handle in handles] == [0] * 10
+    await audit(server, queue, [handle.id for handle in handles], workers.all)
