@@ -34,7 +34,7 @@ _CONNECTING: Final = (
 )
 _LOST: Final = ("BrokenPipe", "IoError", "FatalReceiveError", "ConnectionNotFound", "no connection")
 _AUTH: Final = ("WRONGPASS", "NOAUTH", "AuthenticationFailed", "Password authentication failed")
-_DENIED: Final = ("NOPERM", "PermissionDenied")
+_DENIED: Final = ("NOPERM", "PermissionDenied", "ACL failure in script")
 
 Fate = Literal["unknown", "missing", "moved", "unavailable", "unreachable", "final"]
 

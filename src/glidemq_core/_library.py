@@ -176,10 +176,10 @@ local function register(name, module, about)
   }
 end"""
 
-WRITES: Final = frozenset(
-    "HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET MSET DEL UNLINK PEXPIRE EXPIRE RPUSH "
-    "LPUSH LPOP RPOP LTRIM LREM XADD XTRIM XDEL SADD SREM INCR INCRBY PUBLISH SPUBLISH".split()
-)
+_WRITES: Final = """
+HSET HDEL HSETNX HINCRBY ZADD ZREM ZPOPMIN ZREMRANGEBYRANK ZREMRANGEBYSCORE SET MSET DEL UNLINK PEXPIRE EXPIRE RPUSH
+LPUSH LPOP RPOP LTRIM LREM XADD XTRIM XDEL SADD SREM INCR INCRBY PUBLISH SPUBLISH"""
+WRITES: Final = frozenset(_WRITES.split())
 """The commands that write; a test build can break a call off after any number of them."""
 
 # The modules see this `redis` in place of the server's. While a library loads there is no `string`, no `ipairs`

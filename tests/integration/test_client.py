@@ -1,0 +1,684 @@
+"""The way to the server: calls that are answered, lost, refused; from one loop, several, or a dead one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from glidemq_core import _bridge, _client
+from glidemq_core import _glide_setup as setup
+from glidemq_core._client import BlockingClient, Client, Subscriber, release_client, shared_client
+from glidemq_core._library import Library
+from glidemq_core._loader import check_info
+from glidemq_core._sync_client import SyncClient
+from glidemq_core._target import parse
+from glidemq_core.errors import (
+    Backlogged,
+    BudgetExceeded,
+    ConnectionLost,
+    InvalidOption,
+    JobNotFound,
+    LeaseLost,
+    LibraryError,
+    OutOfMemory,
+    ServerError,
+    ServerUnsuitable,
+    Throttled,
+    WrongState,
+)
+from tests.harness.processes import Process, eventually
+from tests.harness.servers import ReplyError, ValkeyServer
+from tests.harness.small_library import small_library
+
+ROOT = "glidemq:{client}"
+Open = Callable[..., Client]
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory) -> Library:
+    return small_library(tmp_path_factory.mktemp("lua"))
+
+
+@pytest.fixture
+async def open_client(library) -> AsyncIterator[Open]:
+    """Makes clients and closes them in the end."""
+    made: list[Client] = []
+
+    def make(url: str, **options: Any) -> Client:
+        made.append(Client(parse(url), options.get("library", library)))
+        return made[-1]
+
+    yield make
+    for client in made:
+        await client.close()
+
+
+@pytest.fixture
+def quick_timeouts(monkeypatch):
+    """A reply counts as lost after 0.3 s."""
+    monkeypatch.setattr(setup, "REQUEST_TIMEOUT_MS", 300)
+    monkeypatch.setattr(setup, "CONNECT_TIMEOUT_MS", 300)
+
+
+def count(client: Client, id: str, **options: Any) -> Awaitable[Any]:
+    return client.call("count", ROOT, {"id": id}, **options)
+
+
+class OtherLoop:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def start(self, work: Awaitable[Any]) -> asyncio.Future[Any]:
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_await(work), self.loop))
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self.stop()
+        self.loop.close()
+
+
+async def _await(work: Awaitable[Any]) -> Any:
+    return await work
+
+
+@pytest.fixture
+def other_loop():
+    other = OtherLoop()
+    yield other
+    other.close()
+
+
+class TestAnswers:
+    async def test_call_is_answered(self, any_url, open_client):
+        client = open_client(any_url)
+
+        assert await count(client, "a") == b"a"
+        assert await client.command("GET", f"{ROOT}:count") == b"1"
+
+    async def test_calls_reach_every_shard_of_a_cluster(self, open_client, cluster_server):
+        client = open_client(cluster_server.url)
+        roots = [f"glidemq:{{q{i}}}" for i in range(50)]
+
+        await asyncio.gather(*(client.call("count", root, {"id": "a"}) for root in roots))
+
+        assert [await client.command("GET", f"{root}:count") for root in roots] == [b"1"] * 50
+
+    @pytest.mark.parametrize(
+        ("text", "kind", "facts"),
+        [
+            ("ARG jobs[0].delay not an int", InvalidOption, {"field": "jobs[0].delay"}),
+            ("GONE j1", JobNotFound, {"job_id": "j1"}),
+            ("GONE NOPERM", JobNotFound, {"job_id": "NOPERM"}),
+            ("STALE j1", LeaseLost, {"job_id": "j1"}),
+            ("STATE j1 active waiting or delayed", WrongState, {"state": "active"}),
+            ("THROTTLED openai/gpt: x 1500", Throttled, {"retry_after": 1.5}),
+            ("BACKLOGGED 100000", Backlogged, {}),
+            (
+                'BUDGET {"budget":"b","cap":"cost.total","limit":5,"used":1,"reserved":2,"asked":3}',
+                BudgetExceeded,
+                {"budget": "b", "asked": 3},
+            ),
+        ],
+    )
+    async def test_error_of_a_function_arrives_typed(self, url, open_client, text, kind, facts):
+        client = open_client(url)
+
+        with pytest.raises(kind) as caught:
+            await client.call("fail", ROOT, {"text": text})
+
+        assert {name: getattr(caught.value, name) for name in facts} == facts
+        assert "script:" not in str(caught.value)
+
+    async def test_other_errors_keep_their_code(self, url, open_client):
+        client = open_client(url)
+
+        with pytest.raises(ServerError, match="else") as caught:
+            await client.call("fail", ROOT, {"text": "SOMETHING else"})
+
+        assert caught.value.code == "SOMETHING"
+
+    async def test_unforeseen_error_names_file_and_line(self, url, open_client):
+        client = open_client(url)
+
+        with pytest.raises(ServerError, match=r"lua/functions/stumble\.lua:4: attempt to index"):
+            await client.call("stumble", ROOT, {})
+
+    async def test_full_server_refuses_with_its_own_error(self, open_client):
+        with ValkeyServer() as own:
+            client = open_client(own.url)
+            await count(client, "a")
+            own.cmd("CONFIG", "SET", "maxmemory", "1")
+
+            with pytest.raises(OutOfMemory):
+                await count(client, "b")
+
+    async def test_more_calls_than_the_client_takes_at_once_are_all_answered(
+        self, url, open_client, monkeypatch
+    ):
+        monkeypatch.setattr(setup, "INFLIGHT_LIMIT", 10)
+        client = open_client(url)
+
+        await asyncio.gather(*(count(client, str(i)) for i in range(60)))
+
+        assert await client.command("GET", f"{ROOT}:count") == b"60"
+
+
+class TestLostReplies:
+    async def test_call_is_repeated_as_a_repeat_and_applied_once(self, proxy, server, open_client):
+        client = open_client(proxy.url)
+        await count(client, "first")
+        proxy.lose_reply(b"count")
+
+        assert await count(client, "a") == b"a"
+
+        assert server.cmd("GET", f"{ROOT}:count") == b"2"
+        assert server.cmd("GET", f"{ROOT}:repeats") == b"1"
+
+    async def test_call_that_never_gets_a_reply_has_an_unknown_outcome(self, proxy, open_client):
+        client = open_client(proxy.url)
+        await count(client, "first")
+        proxy.lose_reply(b"count", times=1000)
+
+        with pytest.raises(ConnectionLost) as caught:
+            await count(client, "a", give_up_after=0.2)
+
+        assert (caught.value.outcome, caught.value.id) == ("unknown", "a")
+
+    async def test_half_open_connection_is_replaced(
+        self, proxy, server, open_client, quick_timeouts
+    ):
+        client = open_client(proxy.url)
+        await count(client, "first")
+        hung = proxy.lose_request(b"count", times=1, ending="hang")
+
+        assert await count(client, "a") == b"a"
+
+        assert hung.count == 1
+        assert server.cmd("GET", f"{ROOT}:count") == b"2"
+
+    async def test_hundred_calls_on_a_cut_connection_are_all_answered_once(
+        self, proxy, server, open_client
+    ):
+        client = open_client(proxy.url)
+        await count(client, "first")
+        proxy.delay = 0.05
+        calls = [asyncio.ensure_future(count(client, str(i))) for i in range(100)]
+        await eventually(lambda: server.calls("fcall") > 50)
+
+        proxy.reset_all()
+        await asyncio.gather(*calls)
+
+        assert server.cmd("GET", f"{ROOT}:count") == b"101"
+
+    async def test_replies_that_stop_coming_at_all_are_noticed(
+        self, open_client, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(_client, "_PERIOD", 0.2)
+        monkeypatch.setattr(_client, "_SECOND_LOOK", 0.05)
+        with ValkeyServer() as own:
+            client = open_client(own.url)
+            await count(client, "first")
+            own.freeze()
+            call = asyncio.ensure_future(count(client, "a"))
+
+            await eventually(lambda: "no reply to 1 calls" in caplog.text)
+            own.thaw()
+
+            assert await call == b"a"
+            assert own.cmd("GET", f"{ROOT}:count") == b"2"
+
+
+class TestServerTrouble:
+    async def test_frozen_server_is_waited_for(self, open_client, quick_timeouts):
+        with ValkeyServer() as own:
+            client = open_client(own.url)
+            await count(client, "first")
+            own.freeze()
+            call = asyncio.ensure_future(count(client, "a"))
+            await asyncio.wait({call}, timeout=1)
+            assert not call.done()
+            own.thaw()
+
+            assert await call == b"a"
+            assert own.cmd("GET", f"{ROOT}:count") == b"2"
+
+    async def test_server_that_starts_again_without_the_library_gets_it(
+        self, open_client, quick_timeouts
+    ):
+        with ValkeyServer() as own:
+            client = open_client(own.url)
+            await count(client, "first")
+            own.restart()
+
+            assert await count(client, "a") == b"a"
+
+    async def test_calls_go_on_while_the_functions_are_flushed(self, any_server, open_client):
+        client = open_client(any_server.url)
+        await count(client, "first")
+
+        for batch in range(5):
+            any_server.cmd("FUNCTION", "FLUSH")
+            await asyncio.gather(*(count(client, f"{batch}/{i}") for i in range(20)))
+
+        assert await client.command("GET", f"{ROOT}:count") == b"101"
+
+    async def test_function_that_no_library_has_is_told_apart(self, url, open_client, monkeypatch):
+        monkeypatch.setattr(_client, "_MISSING_FOR", 0.1)
+        client = open_client(url)
+
+        with pytest.raises(LibraryError, match="has no such function"):
+            await client.call("nothing", ROOT, {})
+
+    @pytest.mark.faults
+    async def test_client_follows_a_failover(self, open_client, quick_timeouts):
+        options = {"repl-diskless-sync-delay": "0"}
+        with ValkeyServer(options=options) as first, ValkeyServer() as second:
+            second.cmd("REPLICAOF", "127.0.0.1", first.port)
+            client = open_client(f"valkey://127.0.0.1:{first.port},127.0.0.1:{second.port}")
+            await count(client, "first")
+            await eventually(lambda: second.cmd("GET", f"{ROOT}:count") == b"1")
+
+            second.cmd("REPLICAOF", "NO", "ONE")
+            first.cmd("REPLICAOF", "127.0.0.1", second.port)
+
+            assert await count(client, "a") == b"a"
+            assert second.cmd("GET", f"{ROOT}:count") == b"2"
+
+    async def test_busy_server_is_waited_for(self, open_client):
+        with ValkeyServer(options={"busy-reply-threshold": "50"}) as own:
+            client = open_client(own.url)
+            await count(client, "first")
+            own.cmd("FUNCTION", "LOAD", _spinning())
+            spinning = own.connect()
+            spinning.send("FCALL", "spin", "1", ROOT)
+            await eventually(lambda: _is_busy(own))
+
+            call = asyncio.ensure_future(count(client, "a"))
+            await asyncio.wait({call}, timeout=0.2)
+            assert not call.done()
+            own.cmd("FUNCTION", "KILL")
+
+            assert await call == b"a"
+            spinning.close()
+
+
+def _spinning() -> str:
+    return (
+        "#!lua name=spinning\nredis.register_function('spin', function() while true do end end)\n"
+    )
+
+
+def _is_busy(server: ValkeyServer) -> bool:
+    try:
+        server.cmd("PING")
+    except ReplyError as error:
+        return "BUSY" in str(error)
+    return False
+
+
+class TestRefusals:
+    async def test_server_that_is_not_there_was_sent_nothing(self, open_client, quick_timeouts):
+        client = open_client("valkey://127.0.0.1:1")
+
+        with pytest.raises(ConnectionLost, match=r"127\.0\.0\.1:1 can't be reached") as caught:
+            await count(client, "a", give_up_after=0.1)
+
+        assert caught.value.outcome == "not_sent"
+
+    async def test_wrong_password_is_told_at_once_and_not_repeated_in_the_text(self, open_client):
+        with ValkeyServer() as own:
+            own.cmd("CONFIG", "SET", "requirepass", "sesame")
+            client = open_client(f"valkey://:open-up@127.0.0.1:{own.port}")
+
+            async with asyncio.timeout(2):
+                with pytest.raises(ConnectionLost, match="check user and password") as caught:
+                    await count(client, "a")
+
+            assert "open-up" not in str(caught.value) + repr(client.target)
+
+    async def test_user_without_the_right_is_told_so(self, open_client):
+        with ValkeyServer() as own:
+            client = open_client(own.url)
+            await count(client, "first")
+            own.cmd("ACL", "SETUSER", "default", "-sadd")
+
+            with pytest.raises(ConnectionLost, match="ACL"):
+                await count(client, "a")
+
+    @pytest.mark.parametrize("is_allowed", [False, True])
+    async def test_evicting_server_is_refused_unless_the_url_allows_it(
+        self, open_client, is_allowed
+    ):
+        options = {"maxmemory-policy": "allkeys-lru"}
+        with ValkeyServer(maxmemory="100mb", options=options) as own:
+            if is_allowed:
+                client = open_client(own.url + "?allow_eviction=true")
+                assert await count(client, "a") == b"a"
+            else:
+                client = open_client(own.url)
+                with pytest.raises(ServerUnsuitable, match="maxmemory-policy noeviction"):
+                    await count(client, "a")
+                assert own.keys() == []
+
+    def test_evicting_policy_without_a_limit_is_only_warned_of(self, caplog):
+        info = "redis_version:7.2.4\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n"
+
+        check_info(info, parse("valkey://h"))
+
+        assert "will drop jobs" in caplog.text
+
+    def test_server_without_functions_is_refused(self):
+        with pytest.raises(ServerUnsuitable, match=r"version 6\.2\.14"):
+            check_info("redis_version:6.2.14\r\n", parse("valkey://h"))
+
+    async def test_cluster_and_single_server_are_not_taken_for_each_other(
+        self, server, cluster_server, open_client
+    ):
+        with pytest.raises(ServerUnsuitable, match=r"add `\?cluster=true`"):
+            await count(open_client(cluster_server.url.partition("?")[0]), "a")
+        with pytest.raises(ServerUnsuitable, match="leave out `cluster=true`"):
+            await count(open_client(server.url + "?cluster=true"), "a")
+
+
+def loaded(server: ValkeyServer) -> list[int]:
+    """[protocol, revision] of the small library on the server."""
+    return server.cmd("FCALL", "glidemq_9_source", 0)[:2]
+
+
+class TestRevisions:
+    async def test_older_library_is_replaced(self, any_server, open_client, tmp_path):
+        any_server.cmd("FUNCTION", "LOAD", "REPLACE", small_library(tmp_path, "9.1").text)
+
+        await count(open_client(any_server.url, library=small_library(tmp_path, "9.2")), "a")
+
+        assert loaded(any_server) == [9, 2]
+
+    async def test_newer_library_is_kept_and_used(self, any_server, open_client, tmp_path):
+        any_server.cmd("FUNCTION", "LOAD", "REPLACE", small_library(tmp_path, "9.2").text)
+
+        assert await count(open_client(any_server.url), "a") == b"a"
+
+        assert loaded(any_server) == [9, 2]
+
+    async def test_of_many_starters_the_newest_wins(self, server, open_client, tmp_path):
+        server.cmd("FUNCTION", "FLUSH")
+        libraries = [small_library(tmp_path, f"9.{i}") for i in (1, 3, 2)]
+        clients = [open_client(server.url, library=libraries[i % 3]) for i in range(9)]
+
+        await asyncio.gather(*(count(client, str(i)) for i, client in enumerate(clients)))
+
+        assert loaded(server) == [9, 3]
+
+    async def test_client_that_hears_of_an_older_one_loads_its_own_again(
+        self, server, open_client, tmp_path
+    ):
+        client = open_client(server.url, library=small_library(tmp_path, "9.2"))
+        await count(client, "a")
+        server.cmd("FUNCTION", "LOAD", "REPLACE", small_library(tmp_path, "9.1").text)
+
+        client.saw_revision(1)
+        await count(client, "b")
+
+        assert loaded(server) == [9, 2]
+
+    async def test_the_real_library_and_its_test_build_load(self, any_server, open_client):
+        for kind in ("release", "test"):
+            any_server.cmd("FUNCTION", "FLUSH")
+            real = _client.bundle(kind)
+            client = open_client(any_server.url, library=real)
+            reply = await client.call("source", ROOT, {})
+            assert reply == [real.protocol, real.revision, real.hash.encode(), kind.encode()]
+
+
+class TestLoops:
+    async def test_calls_from_another_loop_use_the_one_connection(
+        self, server, open_client, other_loop
+    ):
+        client = open_client(server.url)
+        await count(client, "first")
+        before = server.cmd("CLIENT", "LIST").count(b"\n")
+
+        async def many() -> list[bytes]:
+            return await asyncio.gather(*(count(client, str(i)) for i in range(200)))
+
+        assert await other_loop.start(many()) == [str(i).encode() for i in range(200)]
+        assert server.cmd("CLIENT", "LIST").count(b"\n") == before
+
+    async def test_errors_cross_from_the_other_loop_too(self, url, open_client, other_loop):
+        client = open_client(url)
+
+        with pytest.raises(JobNotFound):
+            await other_loop.start(client.call("fail", ROOT, {"text": "GONE j1"}))
+
+    def test_client_of_a_closed_loop_serves_the_next_one(self, server, library):
+        client = Client(parse(server.url), library)
+
+        async def use(id: str) -> bytes:
+            return await count(client, id)
+
+        assert [asyncio.run(use("a")), asyncio.run(use("b"))] == [b"a", b"b"]
+        asyncio.run(client.close())
+        assert server.cmd("GET", f"{ROOT}:count") == b"2"
+
+    async def test_other_loop_takes_over_when_the_owner_is_closed_in_mid_call(
+        self, open_client, other_loop
+    ):
+        with ValkeyServer() as own:
+            owner = OtherLoop()
+            client = open_client(own.url)
+            # Whoever asks first owns; the fixtures' loop has not called yet.
+            await owner.start(count(client, "first"))
+            assert _bridge.owner() is owner.loop
+            own.freeze()
+            call = other_loop.start(count(client, "a"))
+            await eventually(lambda: client._last_period.open + client._period.open > 0)
+            owner.close()
+            own.thaw()
+
+            assert await call == b"a"
+            assert own.cmd("GET", f"{ROOT}:count") == b"2"
+            assert own.cmd("GET", f"{ROOT}:repeats") == b"1"
+            await other_loop.start(client.close())
+
+    async def test_owner_that_does_not_run_is_named_in_the_error(
+        self, url, open_client, monkeypatch
+    ):
+        monkeypatch.setattr(_client, "_CROSSING_MARGIN", 0.1)
+        owner = OtherLoop()
+        client = open_client(url)
+        await owner.start(count(client, "first"))
+        owner.stop()
+
+        with pytest.raises(ConnectionLost, match="does not run"):
+            await count(client, "a", give_up_after=0.1)
+
+        owner.loop.close()
+
+    async def test_cancelled_call_of_another_loop_is_cancelled_here(self, url, other_loop):
+        blocking = BlockingClient(parse(url))
+        await blocking.pop(["none"], 0.01)
+        pop = other_loop.start(blocking.pop([f"{ROOT}:list"], 30))
+        await eventually(lambda: blocking._glide._pending_futures)
+
+        pop.cancel()
+
+        await eventually(lambda: blocking._glide is None)
+
+    async def test_users_of_one_target_share_a_client_until_the_last_gives_it_back(self, url):
+        target = parse(url)
+        first, second = await shared_client(target), await shared_client(parse(url))
+        await release_client(first)
+
+        assert first is second
+        assert await second.command("PING") == b"PONG"
+
+        await release_client(second)
+        with pytest.raises(ConnectionLost, match="closed"):
+            await second.call("source", ROOT, {})
+
+    def test_child_of_a_fork_gets_a_connection_of_its_own(self, server, tmp_path):
+        script = """
+            import asyncio, os, sys
+            from pathlib import Path
+            from glidemq_core._client import Client
+            from glidemq_core._target import parse
+            from tests.harness.small_library import small_library
+
+            client = Client(parse(sys.argv[1]), small_library(Path(sys.argv[2])))
+
+            async def use(id):
+                print(id, (await client.call("count", "glidemq:{fork}", {"id": id})).decode(), flush=True)
+
+            async def main():
+                await use("parent")
+                if os.fork() == 0:
+                    asyncio.events._set_running_loop(None)
+                    asyncio.run(use("child"))
+                    os._exit(0)
+                os.wait()
+                await use("again")
+                await client.close()
+
+            asyncio.run(main())
+        """
+        with Process(script, server.url, tmp_path) as process:
+            assert process.wait() == 0
+            assert process.lines == ["parent parent", "child child", "again again"]
+
+
+class TestBlockingPops:
+    async def test_pop_waits_for_an_item_of_any_of_the_lists(self, server):
+        blocking = BlockingClient(parse(server.url))
+        pop = asyncio.ensure_future(blocking.pop(["{a}1", "{a}2"], 10))
+        await eventually(lambda: b"cmd=blpop" in server.cmd("CLIENT", "LIST"))
+        server.cmd("RPUSH", "{a}2", "x")
+
+        assert await pop == ("{a}2", b"x")
+        await blocking.close()
+
+    async def test_pop_ends_empty_after_its_time(self, url):
+        blocking = BlockingClient(parse(url))
+
+        assert await blocking.pop(["a"], 0.05) is None
+        await blocking.close()
+
+    async def test_cancelled_pop_swallows_nothing(self, server):
+        blocking = BlockingClient(parse(server.url))
+        pop = asyncio.ensure_future(blocking.pop(["a"], 10))
+        await eventually(lambda: b"cmd=blpop" in server.cmd("CLIENT", "LIST"))
+        pop.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pop
+        await eventually(lambda: b"cmd=blpop" not in server.cmd("CLIENT", "LIST"))
+        server.cmd("RPUSH", "a", "x")
+
+        assert await blocking.pop(["a"], 1) == ("a", b"x")
+        await blocking.close()
+
+    async def test_pop_on_a_broken_connection_fails_and_the_next_one_works(self, proxy, server):
+        blocking = BlockingClient(parse(proxy.url))
+        pop = asyncio.ensure_future(blocking.pop(["a"], 10))
+        await eventually(lambda: b"cmd=blpop" in server.cmd("CLIENT", "LIST"))
+        proxy.reset_all()
+        with pytest.raises(ConnectionLost):
+            await pop
+        server.cmd("RPUSH", "a", "x")
+
+        assert await blocking.pop(["a"], 1) == ("a", b"x")
+        await blocking.close()
+
+
+class TestSyncClient:
+    def test_call_is_answered_and_errors_arrive_typed(self, server, library):
+        server.cmd("FUNCTION", "LOAD", "REPLACE", library.text)
+        client = SyncClient(parse(server.url), timeout=1, library=library)
+
+        assert client.call("count", ROOT, {"id": "a"}) == b"a"
+        with pytest.raises(LeaseLost):
+            client.call("fail", ROOT, {"text": "STALE j1"})
+        client.close()
+
+    def test_lost_reply_is_asked_for_again(self, proxy, server, library):
+        server.cmd("FUNCTION", "LOAD", "REPLACE", library.text)
+        client = SyncClient(parse(proxy.url), timeout=1, library=library)
+        client.call("count", ROOT, {"id": "first"})
+        proxy.lose_reply(b"count")
+
+        assert client.call("count", ROOT, {"id": "a"}) == b"a"
+        client.close()
+
+    def test_server_that_is_not_there_ends_in_time(self, library, quick_timeouts):
+        client = SyncClient(parse("valkey://127.0.0.1:1"), timeout=0.2, library=library)
+
+        with pytest.raises(ConnectionLost):
+            client.call("count", ROOT, {"id": "a"}, give_up_after=0.1)
+        client.close()
+
+
+class TestSubscriptions:
+    def publish(self, server: ValkeyServer, channel: str, message: str) -> int:
+        return server.cmd("SPUBLISH" if server.is_cluster else "PUBLISH", channel, message)
+
+    async def test_messages_reach_the_callback(self, any_server):
+        subscriber, heard = Subscriber(parse(any_server.url)), asyncio.Queue()
+        await subscriber.add("news:a", lambda *message: heard.put_nowait(message))
+        await subscriber.add("news:b", lambda *message: heard.put_nowait(message))
+
+        assert self.publish(any_server, "news:a", "1") == 1
+        assert self.publish(any_server, "news:b", "2") == 1
+
+        assert [await heard.get(), await heard.get()] == [("news:a", b"1"), ("news:b", b"2")]
+        await subscriber.close()
+
+    async def test_removed_callback_hears_nothing_and_its_neighbour_does(self, any_server):
+        subscriber, heard = Subscriber(parse(any_server.url)), asyncio.Queue()
+        gone: list[object] = []
+        await subscriber.add("news", callback := lambda *message: gone.append(message))
+        await subscriber.add("news", lambda *message: heard.put_nowait(message))
+        await subscriber.remove("news", callback)
+
+        self.publish(any_server, "news", "1")
+
+        assert await heard.get() == ("news", b"1")
+        assert gone == []
+        await subscriber.close()
+
+    async def test_callback_of_another_loop_is_called_there(self, server, other_loop):
+        subscriber = Subscriber(parse(server.url))
+        await subscriber.add("other", lambda *_: None)  # so the fixtures' loop owns it
+        heard: list[object] = []
+
+        def callback(*message: object) -> None:
+            heard.append((asyncio.get_running_loop(), *message))
+
+        await other_loop.start(subscriber.add("news", callback))
+        self.publish(server, "news", "1")
+
+        await eventually(lambda: heard == [(other_loop.loop, "news", b"1")])
+        await subscriber.close()
+
+    @pytest.mark.faults
+    async def test_subscription_comes_back_after_a_cut(self, proxy, server, caplog):
+        caplog.set_level(logging.ERROR)
+        subscriber, heard = Subscriber(parse(proxy.url)), asyncio.Queue()
+        await subscriber.add("news", lambda *message: heard.put_nowait(message))
+
+        proxy.reset_all()
+        await eventually(lambda: self.publish(server, "news", "1") == 1, timeout=10)
+
+        assert await heard.get() == ("news", b"1")
+        await subscriber.close()
