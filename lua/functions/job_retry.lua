@@ -13,7 +13,7 @@ local reply = require('lib.reply')
 local RESET = {
   'attempt', 'stalled', 'lost', 'cancel_requested', 'result', 'error', 'reason', 'finished_at', 'started_at',
   'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'wait_key', 'wait_name',
-  'wait_until', 'wait_reason', 'wait_since', 'hops', 'progress',
+  'wait_until', 'wait_reason', 'wait_since', 'hops', 'fallback_index', 'progress',
   'update',
 }
 local FRESH = { chunks = true, steps = true, mailbox = true }

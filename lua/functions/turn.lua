@@ -6,7 +6,7 @@
 -- reply  [packed [codes, token, claims, next_ms, more, revision, outbox], data of each claim in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
---        place, has_journal]
+--        place, has_journal, fallback_index]
 --        next_ms: until a call could do something, -1: nothing known; more: 1 when startable jobs are left
 -- error  ARG
 -- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims

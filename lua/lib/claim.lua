@@ -11,7 +11,7 @@ local DEFAULT_LEASE_MS = 30000
 
 claim.FIELDS = {
   'state', 'token', 'data', 'name', 'attempt', 'run', 'options', 'lock_ms', 'stalled', 'expires_at', 'created_at',
-  'started_at', 'satellites', 'commit', 'started_run', 'lease_ms', 'place',
+  'started_at', 'satellites', 'commit', 'started_run', 'lease_ms', 'place', 'fallback_index',
 }
 
 --- Ids to look at: the head of the line, and before it the eldest suspect where the worker may take one.
@@ -41,7 +41,7 @@ local function describe(id, record, run, lease, suspect)
   return {
     id, run, num.of(record.attempt, 1), record.name, num.of(record.created_at, 0), num.of(record.stalled, 0), lease,
     suspect, record.options or '', record.commit or '', num.of(record.place, 0),
-    job.has_satellite(record.satellites, 'steps') and true or false,
+    job.has_satellite(record.satellites, 'steps') and true or false, num.of(record.fallback_index, 0),
   }
 end
 

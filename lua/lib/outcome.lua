@@ -40,6 +40,10 @@ function kinds.retry(tx, id, record, line, fields)
   local extra = line[6]
   fields[#fields + 1] = 'attempt'
   fields[#fields + 1] = num.of(record.attempt, 1) + 1
+  if extra.fallback then
+    fields[#fields + 1] = 'fallback_index'
+    fields[#fields + 1] = extra.fallback
+  end
   ending.error(tx, id, record, fields, extra.error)
   park.put_back(tx, id, record, extra.delay_ms, 'retry', fields)
 end

@@ -98,7 +98,11 @@ class Executor:
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
         return outcomes.of_error(
-            error, attempt=run.claim.attempt, options=run.options, backoffs=self._backoffs
+            error,
+            attempt=run.claim.attempt,
+            options=run.options,
+            backoffs=self._backoffs,
+            fallback_index=run.claim.fallback_index,
         )
 
 

@@ -32,6 +32,7 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
     commit: str
     place: float
     has_journal: bool
+    fallback_index: int
 
 
 class Run:

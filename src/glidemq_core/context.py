@@ -57,6 +57,9 @@ class RunningJob:
 
     Attributes:
         id, name: As added.
+        fallback_index: 0 while the job's own choice is to be used, n for the n-th of its `fallbacks`. It advances
+            from attempt to attempt on errors that say `fallback = True`; ready-made handlers walk the list
+            within one attempt.
     """
 
     __slots__ = ("_calls", "_data", "_exits", "_host", "_run", "fallback_index", "id", "name")
@@ -64,7 +67,7 @@ class RunningJob:
     def __init__(self, run: Run, host: Host) -> None:
         self.id = run.id
         self.name = run.claim.name
-        self.fallback_index = 0
+        self.fallback_index = run.claim.fallback_index
         self._run = run
         self._host = host
         self._data: Any = _MISSING

@@ -12,7 +12,14 @@ from typing import Any, TypeAlias
 
 from . import _codec
 from ._units import to_ms
-from .errors import GlideMQError, InvalidOption, JobTimeout, UnrecoverableError
+from .errors import (
+    BudgetExceeded,
+    GlideMQError,
+    InvalidOption,
+    JobTimeout,
+    Throttled,
+    UnrecoverableError,
+)
 from .retry import BackoffFunction, delay_after
 
 _ERROR_BYTES = 8192
@@ -27,10 +34,11 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The attempt failed; the next one starts after `delay` seconds."""
+    """The attempt failed; the next one starts after `delay` seconds, with `fallback` as its fallback index."""
 
     error: str
     delay: float = 0.0
+    fallback: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,21 +121,30 @@ def of_error(
     attempt: int,
     options: Mapping[str, Any],
     backoffs: Mapping[str, BackoffFunction],
+    fallback_index: int = 0,
 ) -> Outcome:
     """The outcome of a handler that raised.
 
     An error that says `retryable = False` (or is an UnrecoverableError) fails the job at once, as does the last
-    attempt's.
+    attempt's. One that says `fallback = True` has the next attempt use the next of the job's fallbacks. A budget that is
+    exceeded fails the job at once; a limiter without room sends it back until there is.
     """
     text = error_text(error, attempt)
+    if isinstance(error, BudgetExceeded):
+        return Failed("budget", text)
+    if isinstance(error, Throttled):
+        return Delayed("throttled", error.retry_after)
     if isinstance(error, UnrecoverableError) or getattr(error, "retryable", None) is False:
         return Failed("unrecoverable", text)
     if attempt >= options.get("attempts", 1):
         return Failed("timeout" if isinstance(error, JobTimeout) else "error", text)
     try:
-        return Retry(text, delay_after(options.get("backoff"), attempt, error, backoffs))
+        delay = delay_after(options.get("backoff"), attempt, error, backoffs)
     except GlideMQError as wrong:  # a backoff function that answers nonsense
         return Failed("unrecoverable", error_text(wrong, attempt))
+    if getattr(error, "fallback", None) is True and options.get("fallbacks"):
+        return Retry(text, delay, min(fallback_index + 1, len(options["fallbacks"])))
+    return Retry(text, delay)
 
 
 def error_text(error: BaseException, attempt: int) -> str:
@@ -162,9 +179,11 @@ def to_wire(
     match outcome:
         case Completed(result):
             kind, text = "completed", result
-        case Retry(error, delay):
+        case Retry(error, delay, fallback):
             kind = "retry"
             extra = {"error": error, "delay_ms": to_ms(delay)}
+            if fallback is not None:
+                extra["fallback"] = fallback
         case Failed(reason, error):
             kind = "failed"
             extra = {"reason": reason, "error": error}

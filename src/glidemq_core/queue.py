@@ -343,7 +343,7 @@ class Queue:
         }
         return [line.decode() for line in await self._call("job_log", args)]
 
-    def stream(self, id: str, *, after: str | None = None) -> JobStream:
+    def stream(self, id: str, *, after: str | None = None, latest: bool = False) -> JobStream:
         """Read a job's chunks, live; ends by itself when the job has ended.
 
         Args:

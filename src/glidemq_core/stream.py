@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -16,14 +17,21 @@ class JobStream:
 
     The last chunk is of type "end"; its content is the job's state ("gone" for a job that is not known). Use it as an
     async context manager, or call `close()`, where you stop reading before the end.
+
+    With `latest`, what has been superseded before it was delivered is left out: a late reader does not see the text of
+    attempts that failed.
     """
 
-    def __init__(self, hub: Callable[[], Awaitable[Hub]], job_id: str, after: str) -> None:
+    def __init__(
+        self, hub: Callable[[], Awaitable[Hub]], job_id: str, after: str, *, latest: bool = False
+    ) -> None:
         self._find_hub = hub
         self._hub: Hub | None = None
         self._job_id = job_id
         self._after = after
+        self._latest = latest
         self._reader: Reader | None = None
+        self._has_delivered = False
         self._is_done = False
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
@@ -46,8 +54,13 @@ class JobStream:
         if chunk is None:
             self.close()
             raise StopAsyncIteration
+        if self._latest and reader.chunks:
+            reader.chunks.appendleft(chunk)
+            reader.chunks = deque(standing(reader.chunks, keep_resets=self._has_delivered))
+            chunk = reader.chunks.popleft()
         if not reader.chunks:
             hub.resume(reader)
+        self._has_delivered = True
         if chunk.type == "end":
             self.close()
         return chunk
@@ -84,22 +97,34 @@ class JobStream:
 
 def kept_text(chunks: Iterable[Chunk], type: str = "content") -> str:
     """The text that stands after all resets: what a reader should show. Equals the result's text."""
+    return "".join(chunk.content for chunk in standing(chunks) if chunk.type == type)
+
+
+def standing(chunks: Iterable[Chunk], *, keep_resets: bool = False) -> list[Chunk]:
+    """The chunks that stand after all resets among them, in order; the resets themselves only with `keep_resets`."""
     kept: list[Chunk] = []
     for chunk in chunks:
-        facts = chunk.fields or {}
-        if chunk.type == "reset" and "call" in facts:
-            starts = [
-                i
-                for i, one in enumerate(kept)
-                if one.type == "start" and (one.fields or {}).get("call") == facts["call"]
-            ]
-            del kept[starts[-1] if starts else len(kept) :]
-        elif chunk.type == "reset":
-            upto = _order(str(facts.get("keep_upto", "0")))
-            kept = [one for one in kept if _order(one.id) <= upto]
-        elif chunk.type in (type, "start"):
+        if chunk.type != "reset":
             kept.append(chunk)
-    return "".join(chunk.content for chunk in kept if chunk.type == type)
+            continue
+        kept = _before(kept, chunk)
+        if keep_resets:
+            kept.append(chunk)
+    return kept
+
+
+def _before(kept: list[Chunk], reset: Chunk) -> list[Chunk]:
+    """What a reset leaves: all up to a chunk, or all before the start of one model call."""
+    facts = reset.fields or {}
+    if "call" in facts:
+        starts = [i for i, one in enumerate(kept) if _is_start(one, facts["call"])]
+        return kept[: starts[-1]] if starts else kept
+    upto = _order(str(facts.get("keep_upto", "0")))
+    return [one for one in kept if _order(one.id) <= upto]
+
+
+def _is_start(chunk: Chunk, call: object) -> bool:
+    return chunk.type == "start" and (chunk.fields or {}).get("call") == call
 
 
 def _order(chunk_id: str) -> tuple[int, int]:

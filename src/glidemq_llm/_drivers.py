@@ -4,44 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from typing import Any, TypeVar
+import inspect
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, Final, TypeVar, cast
 
 from glidemq_core.context import RunningJob
+from glidemq_core.errors import GlideMQError
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import classify_error
-from glidemq_llm.errors import StreamStalled
+from glidemq_llm.errors import StreamFailed
 from glidemq_llm.metering import MeteredCall
 
 T = TypeVar("T")
+CloseAsync = Callable[[], Awaitable[object]]
+
+_DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reader left at its end
+_END: Final[Any] = object()
 
 
 def mark(error: BaseException) -> BaseException:
     """Tell the queue what it needs to know of a provider's error: whether another attempt helps, and when."""
+    is_own = isinstance(error, GlideMQError) and not isinstance(error, StreamFailed)
+    if is_own or not isinstance(error, Exception):
+        return error
     info = classify_error(error)
     for name, value in (("retryable", info.retryable), ("retry_after", info.retry_after)):
-        if value is not None and not hasattr(error, name):
-            with contextlib.suppress(
-                AttributeError, TypeError
-            ):  # an exception with slots goes unmarked
+        if value is not None and name not in getattr(error, "__dict__", {}):
+            # An exception with slots goes unmarked.
+            with contextlib.suppress(AttributeError, TypeError):
                 setattr(error, name, value)
     return error
 
 
 class AsyncDriver:
-    """Drives a call of an async client."""
+    """Drives one call of an async client."""
 
     def __init__(self, job: RunningJob, call: MeteredCall) -> None:
         self._job = job
         self.call = call
         self._settling: asyncio.Task[None] | None = None
-        job.on_exit(self.settle)
+        self._events: AsyncGenerator[Any] | None = None
+        self._watch: _Watch | None = None
+        self._close: CloseAsync | None = None
+        job.on_exit(self.close)
 
     async def whole(self, send: Callable[[], Awaitable[T]], read: Callable[[T], object]) -> T:
         """Send a call that is answered in one piece; `read` finds the answer's body in what the SDK returns."""
         try:
+            self._admit()
             answer = await send()
-            await self._write(self.call.take(read(answer)))
+            body = read(answer)
+            if inspect.isawaitable(body):
+                body = await cast("Awaitable[object]", body)
+            await self._write(self.call.take(body))
         except BaseException as error:
             await self.settle(mark(error))
             raise
@@ -49,21 +65,45 @@ class AsyncDriver:
         return answer
 
     async def open(self, send: Callable[[], Awaitable[T]]) -> T:
-        """Send a call that is answered by a stream."""
+        """Send a call that is answered by a stream.
+
+        Raises:
+            StreamStalled: The provider did not even begin to answer within `first_event_timeout`.
+        """
+        limit = self.call.settings.first_event_timeout
         try:
-            return await send()
+            self._admit()
+            self._watch = _Watch(self.call)
+            bound = asyncio.timeout(limit)
+            try:
+                async with bound:
+                    return await send()
+            except TimeoutError:
+                if not bound.expired():
+                    raise
+                raise self.call.stalled(limit, is_first=True) from None
         except BaseException as error:
             await self.settle(mark(error))
             raise
 
-    async def events(
+    def events(
+        self,
+        source: AsyncIterator[T],
+        is_hidden: Callable[[T], bool],
+        close: CloseAsync | None = None,
+    ) -> AsyncGenerator[T]:
+        """The events of a stream, each taken in before it is handed on; `close` ends the connection."""
+        self._close = close
+        self._events = self._metered(source, is_hidden)
+        return self._events
+
+    async def _metered(
         self, source: AsyncIterator[T], is_hidden: Callable[[T], bool]
-    ) -> AsyncIterator[T]:
-        """The events of a stream, each taken in before it is handed on."""
-        call, watch = self.call, _Watch(self.call)
+    ) -> AsyncGenerator[T]:
+        call, watch = self.call, self._watch or _Watch(self.call)
         error: BaseException | None = None
         try:
-            async for event in watch.over(source):
+            while (event := await watch.next(source)) is not _END:
                 pieces = call.feed(event)
                 if pieces:
                     await self._write(pieces)
@@ -71,24 +111,58 @@ class AsyncDriver:
                     self._job.touch()
                 if not is_hidden(event):
                     yield event
-            error = call.cut()
+            error = call.fault()
             if error is not None:
                 raise error
+        except GeneratorExit:
+            if call.lacks_usage:
+                await self._drain(source)
+            raise
         except BaseException as caught:
             error = mark(caught)
             raise
         finally:
             watch.close()
-            await self.settle(error)
-            await _close(source)
+            try:
+                await self._hang_up(source)
+            finally:
+                await self.settle(error)
+
+    async def _drain(self, source: AsyncIterator[object]) -> None:
+        """Read what follows the end of the answer: the usage comes last, and many stop reading before."""
+        with contextlib.suppress(TimeoutError, OSError, json.JSONDecodeError):
+            async with asyncio.timeout(_DRAIN):
+                async for event in source:
+                    self.call.feed(event)
+
+    async def _hang_up(self, source: object) -> None:
+        """End the connection to the provider, which also ends what it generates."""
+        close: CloseAsync | None = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+        if self._close is not None:
+            await self._close()
+
+    async def close(self) -> None:
+        """End what its reader has left open: the connection and the call."""
+        if self._events is not None and self._settling is None:
+            # Refused while another task waits for an event: hanging up ends that one's wait.
+            with contextlib.suppress(RuntimeError):
+                await self._events.aclose()
+            if self._settling is None and self._close is not None:
+                await self._close()
+        await self.settle()
 
     async def settle(self, error: BaseException | None = None, *, whole: bool = False) -> None:
         """Book the call and end its part of the stream; once, whoever asks first, and in spite of cancellation."""
         if self._settling is None:
-            if error is None and not whole:
-                error = self.call.cut()
             self._settling = asyncio.get_running_loop().create_task(self._settle(error, whole))
         await asyncio.shield(self._settling)
+
+    def _admit(self) -> None:
+        """The place before the money is spent: what raises here sends nothing and books nothing."""
+        self.call.check()
+        self.call.is_sent = True
 
     async def _settle(self, error: BaseException | None, whole: bool) -> None:
         settlement = self.call.settle(error, whole=whole)
@@ -103,121 +177,61 @@ class AsyncDriver:
             await self._job.stream_chunk(piece.type, piece.content, **piece.fields)
 
 
-async def _close(source: object) -> None:
-    """Close the SDK's generator: it closes the connection to the provider."""
-    close: Callable[[], Awaitable[None]] | None = getattr(source, "aclose", None)
-    if close is not None:
-        await close()
-
-
 class _Watch:
     """Bounds the silence of a stream. One timer per stream, not one per event."""
 
     def __init__(self, call: MeteredCall) -> None:
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._task: asyncio.Task[Any] | None = None
-        self._since = 0.0
         self._limit = call.settings.first_event_timeout
+        self._first_until = self._loop.time() + self._limit
         self._is_first = True
+        self._waiter: asyncio.Task[Any] | None = None  # who waits for an event now
+        self._since = 0.0
+        self._cancels = 0
         self._has_fired = False
-        self._timer = self._loop.call_later(self._limit, self._look)
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def over(self, source: AsyncIterator[T]) -> AsyncIterator[T]:
-        """The events of `source`; a StreamStalled where one is waited for too long."""
-        while True:
-            self._task = asyncio.current_task()
-            self._since = self._loop.time()
-            try:
-                event = await source.__anext__()
-            except StopAsyncIteration:
-                return
-            except asyncio.CancelledError:
-                if not self._has_fired:
-                    raise
-                if self._task is not None:
-                    self._task.uncancel()
-                raise StreamStalled(
-                    limit=self._limit,
-                    kind="first_event" if self._is_first else "idle",
-                    model=self._call.model,
-                    provider=self._call.provider,
-                    delivered=self._call.delivered,
-                ) from None
-            finally:
-                self._since = 0.0
-            if self._is_first:
-                self._is_first = False
-                self._limit = self._call.settings.idle_timeout
-            yield event
+    async def next(self, source: AsyncIterator[Any]) -> Any:
+        """The next event of `source`, or _END.
+
+        Raises:
+            StreamStalled: It did not come in time.
+        """
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._first_until, self._look)
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiter, self._cancels = task, task.cancelling()
+        self._since = self._loop.time()
+        try:
+            event = await source.__anext__()
+        except StopAsyncIteration:
+            return _END
+        except asyncio.CancelledError:
+            # As asyncio.timeout does: only a cancellation that is ours alone is turned into an error.
+            if not self._has_fired or task.uncancel() > self._cancels:
+                raise
+            raise self._call.stalled(self._limit, is_first=self._is_first) from None
+        finally:
+            self._waiter = None
+        if self._is_first:
+            self._is_first = False
+            self._limit = self._call.settings.idle_timeout
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._limit, self._look)
+        return event
 
     def close(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _look(self) -> None:
         now = self._loop.time()
-        left = self._limit - (now - self._since) if self._since else self._limit
-        if left <= 0 and self._task is not None:
+        since = now if self._waiter is None else self._since
+        until = self._first_until if self._is_first else since + self._limit
+        if now >= until and self._waiter is not None:
             self._has_fired = True
-            self._task.cancel()
+            self._waiter.cancel()
         else:
-            self._timer = self._loop.call_later(max(left, 0.01), self._look)
-
-
-class SyncDriver:
-    """Drives a call of a sync client, in a handler's thread."""
-
-    def __init__(self, job: Any, call: MeteredCall) -> None:
-        self._job = job
-        self.call = call
-
-    def whole(self, send: Callable[[], T], read: Callable[[T], object]) -> T:
-        """See AsyncDriver.whole."""
-        try:
-            answer = send()
-            self._write(self.call.take(read(answer)))
-        except BaseException as error:
-            self.settle(mark(error))
-            raise
-        self.settle(None, whole=True)
-        return answer
-
-    def open(self, send: Callable[[], T]) -> T:
-        """See AsyncDriver.open."""
-        try:
-            return send()
-        except BaseException as error:
-            self.settle(mark(error))
-            raise
-
-    def events(self, source: Iterator[T], is_hidden: Callable[[T], bool]) -> Iterator[T]:
-        """See AsyncDriver.events."""
-        error: BaseException | None = None
-        try:
-            for event in source:
-                self._write(self.call.feed(event))
-                if not is_hidden(event):
-                    yield event
-            error = self.call.cut()
-            if error is not None:
-                raise error
-        except BaseException as caught:
-            error = mark(caught)
-            raise
-        finally:
-            self.settle(error)
-
-    def settle(self, error: BaseException | None = None, *, whole: bool = False) -> None:
-        """See AsyncDriver.settle."""
-        if self.call.is_settled:
-            return
-        settlement = self.call.settle(error, whole=whole)
-        if settlement.report is not None:
-            self._job.book(**settlement.report)
-        self._write(settlement.pieces)
-
-    def _write(self, pieces: Iterable[Piece]) -> None:
-        if not self.call.settings.stream:
-            return
-        for piece in pieces:
-            self._job.stream_chunk(piece.type, piece.content, **piece.fields)
+            self._timer = self._loop.call_at(max(until, now + 0.01), self._look)
