@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -13,6 +14,8 @@ from .errors import InvalidOption
 
 BackoffFunction: TypeAlias = Callable[[int, BaseException], Seconds]
 """A backoff of one's own: (number of the attempt that failed, its error) -> delay in seconds."""
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_CAP: Final = 3600.0
 _MAX_NAME: Final = 256
@@ -80,8 +83,8 @@ def delay_after(
 ) -> float:
     """Seconds to wait after attempt number `attempt` (from 1) failed.
 
-    An error's own `retry_after` (seconds) is the least that is waited. A function that the worker does not know
-    counts as exponential from one second.
+    An error's own `retry_after` (seconds) is the least that is waited. A function that the worker does not know, or that
+    fails, counts as exponential from one second.
     """
     least = getattr(error, "retry_after", None)
     least = (
@@ -93,11 +96,22 @@ def delay_after(
         return least
     kind = str(wire["type"])
     base, cap, jitter = (float(str(wire[name])) for name in ("delay", "max_delay", "jitter"))
-    if kind in functions:
-        delay = seconds(functions[kind](attempt, error), f"backoffs[{kind!r}]")
+    own = _own_delay(functions[kind], kind, attempt, error) if kind in functions else None
+    if own is not None:
+        delay = own
     elif kind == "fixed":
         delay = base
     else:
         delay = base * 2.0 ** min(attempt - 1, 60)
     delay = min(delay, cap)
     return max(delay - delay * jitter * rng(), least)
+
+
+def _own_delay(
+    function: BackoffFunction, name: str, attempt: int, error: BaseException
+) -> float | None:
+    try:
+        return seconds(function(attempt, error), f"backoffs[{name!r}]")
+    except Exception:  # a user's function: its mistake must not lose the job
+        logger.exception("backoff function %r failed", name)
+        return None
