@@ -18,6 +18,8 @@ from .errors import LibraryError
 
 _HERE: Final = Path(__file__).resolve()
 _LINE: Final = re.compile(r"user_function:(\d+)")
+# Without this the server's error would name no file: while a library loads, Lua has no error() to call.
+_ENDING: Final = re.compile(r"^return \{[^}]*\brun\b", re.MULTILINE)
 _SOURCE: Final = re.compile(r"^revision (\d+) ([0-9a-f]+) (release|test)$")
 
 Kind = Literal["release", "test"]
@@ -116,9 +118,11 @@ def bundle(kind: Kind = "release", directory: Path | None = None) -> Library:
         writer.add_file(path, text)
         writer.add("end")
     writer.end_files()
-    for path in texts:
+    for path, text in texts.items():
         if path.startswith("functions/"):
             name = path.removeprefix("functions/")[:-4]
+            if not _ENDING.search(text):
+                raise LibraryError(f"lua/{path} does not end in `return {{ run = ... }}`")
             about = f"revision {revision} {digest} {kind}" if name == "source" else ""
             writer.add(f"register('glidemq_{protocol}_{name}', 'functions.{name}', '{about}')")
     return Library(

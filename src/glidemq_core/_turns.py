@@ -102,15 +102,16 @@ class Turns:
                 # The client has tried for half a minute; the pause keeps a refused connection from spinning.
                 await asyncio.sleep(0.25)
                 continue
-            return _decode(reply, sent_at)
+            header = _header.decode(reply[0])
+            self.client.saw_revision(header.revision)
+            return _read(header, reply[1:], sent_at)
 
 
-def _decode(reply: list[bytes], sent_at: float) -> TurnReply:
-    header = _header.decode(reply[0])
+def _read(header: _Header, payloads: list[bytes], sent_at: float) -> TurnReply:
     token = header.token
     runs = [
         Run(claim, data, token, sent_at=sent_at)
-        for claim, data in zip(header.claims, reply[1:], strict=True)
+        for claim, data in zip(header.claims, payloads, strict=True)
     ]
     next_in = header.next_ms / 1000 if header.next_ms > 0 else None
     return TurnReply(header.codes, runs, next_in, bool(header.more), bool(header.outbox))

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from glidemq_core._library import WRITES, bundle, lua_directory
+from glidemq_core.errors import LibraryError
 from tests.harness.small_library import small_library
 
 # What the functions call besides, as of now: none of these writes.
@@ -119,12 +120,13 @@ def test_test_build_knows_every_command_that_the_functions_call():
     assert not READS & WRITES
 
 
-def test_no_function_file_is_without_run_and_functions_that_only_read_say_so():
+def test_function_file_that_returns_no_run_is_named(tmp_path):
+    with pytest.raises(LibraryError, match=r"lua/functions/odd\.lua"):
+        small_library(tmp_path, more={"functions/odd.lua": "local odd = {}\nreturn odd\n"})
+
+
+def test_functions_that_say_they_only_read_hold_no_write():
     for path, text in lua_files().items():
-        if not path.startswith("functions/"):
-            continue
-        ending = text[text.rindex("return {") :]
-        assert "run =" in ending, path
-        if "'no-writes'" in ending:
+        if path.startswith("functions/") and "'no-writes'" in text:
             written = set(re.findall(r"redis\.call\(\s*'([A-Z]+)'", text)) & WRITES
             assert not written, path
