@@ -1,7 +1,7 @@
 --- child_ended: a child of this parent has ended. The last one releases the parent; a failure may fail it.
 -- keys   1  root of the parent's queue
 -- args   1  map {parent: str, key: str, policy: "fail" | "ignore" | "collect", state: str, end: json str,
---           usage?: {"tokens:CATEGORY" | "costs:NAME": int}}
+--           usage?: {"tokens:CATEGORY" | "costs:NAME": int}, repeat?: bool}
 -- reply  1 noted, 0 noted before or the parent has ended or is gone
 -- error  ARG
 -- cost   O(log n)
@@ -26,30 +26,41 @@ local function fail_parent(root, id, record, text)
   ending.commit(tx)
 end
 
+--- Let a parent go on whose last child has ended.
 local function release(root, id, record)
+  if record.state ~= 'waiting_children' or num.of(record.pending, 0) > 0 then
+    return
+  end
   local tx = change.begin(root)
   change.move(tx, id, 'waiting_children', job.waiting_index(record), record.place, {})
   change.note(tx, 'waiting', id)
   change.commit(tx)
 end
 
+--- Note the end, and what it means for the parent; answers 1, or 0 if it was noted before.
+local function apply(root, id, record, child, is_repeat)
+  local is_new = family.note_end(root, id, record, child.key, child.text, child.usage)
+  if not child.fails then
+    release(root, id, record)
+  elseif is_new or is_repeat then
+    fail_parent(root, id, record, child.text)
+  end
+  return is_new and 1 or 0
+end
+
 local function child_ended(keys, args)
   local root, map = keys[1], arg.map(args)
-  local id, key = arg.text(map, 'parent'), arg.text(map, 'key')
-  local text, state, usage = arg.text(map, 'end'), arg.text(map, 'state'), arg.amounts(map, 'usage')
+  local id, is_repeat = arg.text(map, 'parent'), map['repeat']
+  local child = { key = arg.text(map, 'key'), text = arg.text(map, 'end'), usage = arg.amounts(map, 'usage') }
+  child.fails = arg.text(map, 'state') ~= 'completed' and arg.maybe_text(map, 'policy') == 'fail'
   local record = job.read(root, id, ending.FIELDS)
+  if is_repeat and record and record.state ~= 'waiting_children' then
+    ending.sweep(root, 'waiting_children', id) -- where a call that broke off may have left it
+  end
   if not record or job.TERMINAL[record.state] then
     return 0
   end
-  if not family.note_end(root, id, record, key, text, usage) then
-    return 0
-  end
-  if state ~= 'completed' and map.policy == 'fail' then
-    fail_parent(root, id, record, text)
-  elseif record.state == 'waiting_children' and record.pending <= 0 then
-    release(root, id, record)
-  end
-  return 1
+  return apply(root, id, record, child, is_repeat)
 end
 
 return { run = child_ended, flags = { 'allow-oom' } }

@@ -16,7 +16,7 @@ local outbox = require('lib.outbox')
 local reply = require('lib.reply')
 
 local MAX = 500
-local FIELDS = { 'state', 'token', 'satellites', 'removed' }
+local FIELDS = { 'state', 'token', 'satellites', 'removed', 'pending', 'counted' }
 
 local function parent_of(root, id, token)
   if token then
@@ -29,26 +29,40 @@ local function parent_of(root, id, token)
   return record
 end
 
---- Register one child of a running parent, and send it off.
-local function adopt(root, id, child, add)
-  if redis.call('HSETNX', family.key(root, id), child[1], child[2]) == 1 then
-    redis.call('HINCRBY', layout.job(root, id), 'pending', 1)
+--- Send one child of a running parent off, and register it. Relaying an add twice adds one job.
+local function adopt(root, id, record, child, add)
+  if redis.call('HEXISTS', family.key(root, id), child[1]) == 0 then
     outbox.put(root, { { 'kind', 'add', 'queue', add[1], 'job', add[2] } })
+    family.adopt(root, id, record, child[1], child[2])
+  end
+end
+
+local function check(children, adds, token)
+  for i, child in ipairs(children) do
+    local add = adds[i]
+    if type(child) ~= 'table' or type(child[1]) ~= 'string' or type(child[2]) ~= 'string' then
+      reply.fail('ARG', 'children not a list of keys and jobs')
+    end
+    if token and (type(add) ~= 'table' or type(add[1]) ~= 'string' or type(add[2]) ~= 'string') then
+      reply.fail('ARG', 'add not aligned with children')
+    end
   end
 end
 
 local function child_expect(keys, args)
   local root, map = keys[1], arg.map(args)
   local id, children, adds = arg.text(map, 'parent'), arg.list(map, 'children', MAX), arg.list(map, 'add', MAX)
+  check(children, adds, arg.maybe_text(map, 'token'))
   local record = parent_of(root, id, map.token)
   if outbox.is_full(root) then
     reply.fail('BACKLOGGED', 'the outbox of this queue is full')
   end
-  redis.call('HSET', layout.job(root, id), 'satellites', job.with_satellite(record.satellites, 'children'))
+  record.satellites = job.with_satellite(record.satellites, 'children')
+  redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)
   local standing = {}
   for i, child in ipairs(children) do
     if map.token then
-      adopt(root, id, child, adds[i])
+      adopt(root, id, record, child, adds[i])
     else
       redis.call('HSETNX', family.key(root, id), child[1], child[2])
     end

@@ -9,6 +9,7 @@ local change = require('lib.change')
 local event = require('lib.event')
 local job = require('lib.job')
 local journal = require('lib.journal')
+local layout = require('lib.layout')
 local num = require('lib.num')
 local reply = require('lib.reply')
 
@@ -30,6 +31,9 @@ local function job_signal(keys, args)
   local stored = journal.deliver(root, id, record, signal, name, message)
   if not stored then
     reply.state(id, record.state, 'not full: ' .. journal.MAX_MAILBOX .. ' signals wait in its mailbox')
+  end
+  if stored == 0 and record.state ~= 'suspended' then
+    redis.call('ZREM', layout.index(root, 'suspended'), id) -- where a call that broke off may have left it
   end
   if record.state == 'suspended' and journal.settle_wait(root, id, record, num.now()) then
     local tx = change.begin(root)

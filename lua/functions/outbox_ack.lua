@@ -8,7 +8,7 @@ local arg = require('lib.arg')
 local layout = require('lib.layout')
 
 local function outbox_ack(keys, args)
-  local ids = arg.list(arg.map(args), 'ids', 500)
+  local ids = arg.texts(arg.map(args), 'ids', 500)
   if #ids == 0 then
     return 0
   end

@@ -4,6 +4,7 @@
 local job = require('lib.job')
 local layout = require('lib.layout')
 local num = require('lib.num')
+local usage = require('lib.usage')
 
 local family = {}
 
@@ -51,28 +52,39 @@ end
 --- The outbox entry that tells a job's parents of its end; `fields` is what its hash gains.
 function family.entry(root, id, record, state, fields)
   local entry = family.with_ending({ 'kind', 'child', 'parents', record.parent, 'id', id, 'state', state }, fields)
-  local usage = usage_of(root, id, record)
-  if usage then
+  local used = usage_of(root, id, record)
+  if used then
     entry[#entry + 1] = 'usage'
-    entry[#entry + 1] = usage
+    entry[#entry + 1] = used
   end
   return entry
 end
 
---- Note a child's end on its parent; answers false if it was noted before.
-function family.note_end(root, id, record, key, text, usage)
-  local where = family.key(root, id)
-  if redis.call('HSETNX', where, key .. ':end', text) == 0 then
+--- Write a field of the `children` hash once, and count it in `pending`. The count goes first, with the name of what
+-- was counted: a call that broke off in between is repeated without counting again. Answers false if it is there.
+local function count_once(root, id, record, field, text, step, amounts)
+  if redis.call('HEXISTS', family.key(root, id), field) == 1 then
     return false
   end
-  record.satellites = job.with_satellite(record.satellites, 'children')
-  for name, amount in pairs(usage) do
-    record.satellites = job.with_satellite(record.satellites, 'usage')
-    redis.call('HINCRBY', layout.satellite(root, id, 'usage'), 'flow_' .. name, amount)
+  if record.counted ~= field then
+    record.pending = num.of(record.pending, 0) + step
+    record.satellites = job.with_satellite(record.satellites, 'children')
+    redis.call('HSET', layout.job(root, id), 'pending', record.pending, 'counted', field,
+      'satellites', record.satellites)
   end
-  redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)
-  record.pending = redis.call('HINCRBY', layout.job(root, id), 'pending', -1)
+  usage.add_flow(root, id, record, field, amounts)
+  redis.call('HSET', family.key(root, id), field, text)
   return true
+end
+
+--- Register a child of a running parent; answers false if it was registered before.
+function family.adopt(root, id, record, key, child)
+  return count_once(root, id, record, key, child, 1, {})
+end
+
+--- Note a child's end on its parent; answers false if it was noted before.
+function family.note_end(root, id, record, key, text, amounts)
+  return count_once(root, id, record, key .. ':end', text, -1, amounts)
 end
 
 --- The outbox entries that cancel the children which have not ended.

@@ -7,37 +7,47 @@ local outcome = require('lib.outcome')
 
 local hand_in = {}
 
--- What `extra` must hold for a kind, besides what is optional for all.
-local NEEDS = {
-  failed = { reason = 'string' },
-  retry = { delay_ms = 'number' },
-  delayed = { delay_ms = 'number', why = 'string' },
-}
+-- What `extra` may hold, and what it must hold for a kind.
+local TEXTS = { 'error', 'reason', 'why', 'on' }
+local COUNTS = { 'delay_ms', 'generation' }
+local NEEDS = { failed = { 'reason' }, retry = { 'delay_ms' }, delayed = { 'why' } }
 
 local function is_tail(tail)
   return type(tail) == 'table' and arg.is_int(tail[1]) and arg.is_chunks(tail[2])
 end
 
-local function is_extra(extra, needs)
-  if type(extra) ~= 'table' then
-    return extra == nil and next(needs) == nil
-  end
-  for name, kind in pairs(needs) do
-    if type(extra[name]) ~= kind then
+local function is_extra(extra)
+  for _, name in ipairs(TEXTS) do
+    if type(extra[name] or '') ~= 'string' then
       return false
     end
   end
-  return (extra.error == nil or type(extra.error) == 'string')
-    and arg.is_count(extra.delay_ms or 0)
-    and (extra.tail == nil or is_tail(extra.tail))
+  for _, name in ipairs(COUNTS) do
+    if not arg.is_count(extra[name] or 0) then
+      return false
+    end
+  end
+  return extra.tail == nil or is_tail(extra.tail)
+end
+
+local function has_needs(extra, kind)
+  for _, name in ipairs(NEEDS[kind] or {}) do
+    if extra[name] == nil then
+      return false
+    end
+  end
+  return true
+end
+
+local function is_line(line)
+  return type(line) == 'table' and type(line[1]) == 'string' and type(line[2]) == 'string' and arg.is_int(line[4])
+    and type(line[5] or '') == 'string' and type(line[6] or {}) == 'table'
 end
 
 --- Is this line an outcome that can be applied? Nothing may fail once the first one is written.
 local function is_outcome(line)
-  return type(line) == 'table' and type(line[1]) == 'string' and type(line[2]) == 'string'
-    and outcome.is_kind(line[3]) and arg.is_int(line[4])
-    and (line[5] == nil or type(line[5]) == 'string')
-    and is_extra(line[6], NEEDS[line[3]] or {})
+  return is_line(line) and outcome.is_kind(line[3])
+    and is_extra(line[6] or {}) and has_needs(line[6] or {}, line[3])
 end
 
 --- Read what the outcome needs of its job: little, where a job that owns nothing has completed.

@@ -43,6 +43,14 @@ local function minute_of(root, now)
   return layout.minute(root, math.floor(now / MINUTE_MS))
 end
 
+--- Note, before its first field, that the job owns a ledger.
+local function own(root, id, record)
+  if not job.has_satellite(record.satellites, 'usage') then
+    record.satellites = job.with_satellite(record.satellites, 'usage')
+    redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)
+  end
+end
+
 --- Book one report {call, model, tokens, costs, entry}; answers false if this call was booked before. The minute
 -- comes after the job: a break may leave its sums short, never too high.
 function usage.book(root, id, record, report, now)
@@ -51,14 +59,34 @@ function usage.book(root, id, record, report, now)
     redis.call('PEXPIRE', minute, KEEP_MS)
     return false
   end
-  if not job.has_satellite(record.satellites, 'usage') then
-    redis.call('HSET', layout.job(root, id), 'satellites', job.with_satellite(record.satellites, 'usage'))
-  end
+  own(root, id, record)
   local model = ':' .. counted_as(root, report.model) .. '\n'
   add_up(key, report, '', { 'call:' .. report.call, report.entry })
   add_up(minute, report, model, {})
   redis.call('PEXPIRE', minute, KEEP_MS)
   return true
+end
+
+--- Add what a child has used to its parent's sums of the flow: {"tokens:CATEGORY" | "costs:NAME" = int}. The field
+-- "flow_of" names the child that was added last: it is not added again by the repeat of a call that broke off.
+function usage.add_flow(root, id, record, child, amounts)
+  if next(amounts) == nil then
+    return
+  end
+  own(root, id, record)
+  local key, names, added = layout.satellite(root, id, 'usage'), { 'flow_of' }, { 'flow_of', child }
+  for name in pairs(amounts) do
+    names[#names + 1] = 'flow_' .. name
+  end
+  local sums = redis.call('HMGET', key, unpack(names))
+  if sums[1] == child then
+    return
+  end
+  for i = 2, #names do
+    added[#added + 1] = names[i]
+    added[#added + 1] = num.text(num.of(sums[i], 0) + amounts[string.sub(names[i], 6)])
+  end
+  redis.call('HSET', key, unpack(added))
 end
 
 return usage

@@ -177,7 +177,7 @@ class Engine:
 
     # -- looking --------------------------------------------------------------------------------------------------
 
-    def keys(self) -> set[str]:
+    def names(self) -> set[str]:
         """The queue's keys, without the root."""
         found = self.server.cmd("KEYS", f"{self.root}*")
         return {key.decode().removeprefix(f"{self.root}:") for key in found}
@@ -220,7 +220,7 @@ class Engine:
 
     def dump(self) -> dict[str, Any]:
         """Every key with its whole value: for comparing before and after."""
-        return {key: self._value(key) for key in sorted(self.keys())}
+        return {key: self._value(key) for key in sorted(self.names())}
 
     def _value(self, key: str) -> Any:
         name = f"{self.root}:{key}"
