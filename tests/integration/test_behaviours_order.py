@@ -39,6 +39,7 @@ async def claimed_first(queue):
             order.setdefault(event.job_id)
         if event.type == "paused":
             return list(order)
+    raise AssertionError("the events ended")
 
 
 async def test_ten_thousand_jobs_are_claimed_in_the_order_of_their_adds(server, url, queue_name):
