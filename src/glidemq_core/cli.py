@@ -178,7 +178,7 @@ def cancel(queue: QueueName, id: JobId, url: Url = None) -> None:
 
 @app.command()
 def retry(queue: QueueName, id: JobId, url: Url = None) -> None:
-    """Run a failed or finished job again."""
+    """Put a failed or cancelled job back into the line."""
     _on(queue, url, lambda opened: opened.retry(id))
 
 
@@ -238,6 +238,16 @@ def usage(queue: QueueName, url: Url = None) -> None:
 
 
 @app.command()
+def fsck(queue: QueueName, url: Url = None) -> None:
+    """Look through all keys of a queue and print what does not fit together (none: exit code 0)."""
+    problems = asyncio.run(_problems(queue, url))
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
 def worker(
     queue: QueueName,
     handler: Annotated[
@@ -285,6 +295,17 @@ def server_stop(folder: Folder = None) -> None:
 def _embedded() -> ModuleType:
     # Loaded only where it is used: its file locks are not there on every platform.
     return importlib.import_module(".embedded", __package__)
+
+
+async def _problems(queue: str, url: str | None) -> list[str]:
+    from . import _client, fsck
+    from ._target import resolve
+
+    client = await _client.shared_client(resolve(url))
+    try:
+        return await fsck.fsck(client, queue)
+    finally:
+        await _client.release_client(client)
 
 
 def _on(name: str, url: str | None, use: Callable[[Queue], Awaitable[Result]]) -> Result:

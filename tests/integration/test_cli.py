@@ -95,3 +95,14 @@ def test_paused_queue_says_so_and_keeps_its_jobs(url):
     assert glidemq(url, "pause", "cli-pause").returncode == 0
     assert json.loads(glidemq(url, "counts", "cli-pause", "--json").stdout)["waiting"] == 1
     assert glidemq(url, "resume", "cli-pause").returncode == 0
+
+
+def test_fsck_is_silent_about_a_sound_queue_and_names_a_stray_key(url, server):
+    glidemq(url, "add", "cli-fsck", "shout")
+
+    sound = glidemq(url, "fsck", "cli-fsck")
+    server.cmd("SET", "glidemq:{cli-fsck}:stray", "1")
+    broken = glidemq(url, "fsck", "cli-fsck")
+
+    assert (sound.returncode, sound.stdout) == (0, "")
+    assert (broken.returncode, "stray" in broken.stdout) == (1, True)
