@@ -177,8 +177,15 @@ class Consumer:
         if stale is not None:
             stale.stop("lease_lost")
         self.runs[run.id] = run
-        if run.claim.lease_ms < self._turns.settings.lease * 1000 and self.heartbeat is not None:
-            self.heartbeat.kick()  # it may sleep for a third of the worker's own lease
+        left_ms = (run.fence_at - time.monotonic()) * 1000
+        if left_ms <= 0:
+            # The reply was on its way for longer than the lease, after an outage say: let the job be claimed anew
+            # instead of starting a run that may be somebody else's by now.
+            self._release(run)
+            return
+        # The heartbeat may sleep for a third of the worker's own lease.
+        if left_ms < self._turns.settings.lease * 667 and self.heartbeat is not None:
+            self.heartbeat.kick()
         if run.claim.is_suspect:
             self._state.has_suspects = True
             self._ready.appendleft(run)
