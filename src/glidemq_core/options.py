@@ -31,8 +31,10 @@ class Keep:
 
 def keep_text(value: bool | int | Keep | None, field: str) -> str | None:
     """The wire form of a retention option: "count:age_ms", either part empty; None for the default."""
-    if value is None or value is False:
+    if value is None:
         return None
+    if value is False:
+        return ":"  # the queue's bounds, whatever the worker's default says
     if value is True:
         return "0:"
     rule = Keep(count=value) if isinstance(value, int) else value
@@ -61,7 +63,8 @@ class NewJob:
         lock_duration: Length of its lease in seconds: how long a dead worker goes unnoticed. Default: the worker's.
         ttl: Longest time from add to first start, in seconds; later it fails as "expired".
         fallbacks: Models to try in order, each {"model": ..., "provider": ..., "params": ...}.
-        remove_on_complete, remove_on_fail: True removes at once, a count or Keep bounds what stays.
+        remove_on_complete, remove_on_fail: True removes at once, a count or Keep bounds what stays; False keeps it
+            within the queue's own bounds. Default: the worker's.
     """
 
     name: str
