@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -504,12 +505,14 @@ def test_folder_that_is_a_file_is_told(tmp_path):
 
 
 def test_socket_folder_that_others_may_use_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    (tmp_path / f"glidemq-{os.getuid()}").mkdir(mode=0o755)
+    # Not under tmp_path, which may be too long for a socket.
+    with tempfile.TemporaryDirectory() as short:
+        monkeypatch.setattr(embedded.tempfile, "gettempdir", lambda: short)
+        monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        Path(short, f"glidemq-{os.getuid()}").mkdir(mode=0o755)
 
-    with pytest.raises(EmbeddedUnavailable, match="a folder of your own with mode 0700"):
-        embedded.ensure_running(tmp_path / ".glidemq")
+        with pytest.raises(EmbeddedUnavailable, match="a folder of your own with mode 0700"):
+            embedded.ensure_running(tmp_path / ".glidemq")
 
 
 # -- with queues and workers ------------------------------------------------
