@@ -7,11 +7,10 @@ connection and loads no vendor's library.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from glidemq_llm._wrap import wrap as wrap
     from glidemq_llm.chunks import ChunkType as ChunkType
     from glidemq_llm.chunks import Finish as Finish
     from glidemq_llm.chunks import FinishReason as FinishReason
@@ -21,9 +20,13 @@ if TYPE_CHECKING:
     from glidemq_llm.classify import classify_error as classify_error
     from glidemq_llm.errors import FallbacksExhausted as FallbacksExhausted
     from glidemq_llm.errors import ProviderError as ProviderError
+    from glidemq_llm.errors import StreamFailed as StreamFailed
     from glidemq_llm.errors import StreamInterrupted as StreamInterrupted
     from glidemq_llm.errors import StreamStalled as StreamStalled
     from glidemq_llm.errors import UnpricedModel as UnpricedModel
+    from glidemq_llm.handler import chat_handler as chat_handler
+    from glidemq_llm.handler import embeddings_handler as embeddings_handler
+    from glidemq_llm.handler import responses_handler as responses_handler
     from glidemq_llm.limits import Axis as Axis
     from glidemq_llm.limits import RateLimits as RateLimits
     from glidemq_llm.limits import parse_rate_limits as parse_rate_limits
@@ -47,6 +50,7 @@ _MODULES = {
     "errors": (
         "FallbacksExhausted",
         "ProviderError",
+        "StreamFailed",
         "StreamInterrupted",
         "StreamStalled",
         "UnpricedModel",
@@ -56,7 +60,7 @@ _MODULES = {
     "tokens": ("Corrections", "Estimate", "ReceivedCounter", "count_text", "estimate_tokens"),
     "translators": ("Translator", "translator"),
     "usage": ("Usage", "UsageAccumulator", "normalize_usage"),
-    "wrap": ("wrap",),
+    "_wrap": ("wrap",),
     "handler": ("chat_handler", "responses_handler", "embeddings_handler"),
     "throttle": ("Throttle",),
 }
@@ -74,17 +78,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(_HOME)
-
-
-class _Package(ModuleType):
-    """Keeps `glidemq_llm.wrap` the function, although its module has the same name.
-
-    The import system sets a submodule as an attribute of its package, whoever imports it first.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

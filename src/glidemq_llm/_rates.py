@@ -146,14 +146,19 @@ _GENAI_PROVIDERS = {
 }
 
 
+def genai_provider(provider: str | None) -> str | None:
+    """A provider's name in `genai-prices`."""
+    return _GENAI_PROVIDERS.get(provider or "", provider)
+
+
 def genai_card(question: Question) -> RateCard | None:
     """The price by `genai-prices`; None if it is not installed or does not know the model."""
-    if is_local(question) or not _has_genai_prices():
+    if is_local(question) or not has_genai_prices():
         return None
     context = _genai_context(question)
     hour = int(time.time() // 3600)  # prices have dates, some vendors' even hours
     for provider, model in references(question):
-        known = _GENAI_PROVIDERS.get(provider or "", provider)
+        known = genai_provider(provider)
         price = _genai_price(known, model, context, hour)
         if price is not None:
             is_tiered = bool(context) and price != _genai_price(known, model, (), hour)
@@ -162,7 +167,8 @@ def genai_card(question: Question) -> RateCard | None:
 
 
 @lru_cache(maxsize=1)
-def _has_genai_prices() -> bool:
+def has_genai_prices() -> bool:
+    """Whether the package is installed; it is not imported to find out."""
     return importlib.util.find_spec("genai_prices") is not None
 
 
@@ -269,15 +275,19 @@ def litellm_card(question: Question, path: Path | None = None) -> RateCard | Non
         question: Whose price.
         path: A table of the same form to read instead of the installed one.
     """
-    if is_local(question):
-        return None
+    entry = None if is_local(question) else litellm_entry(question, path)
+    return None if entry is None else _litellm_rates(entry, question)
+
+
+def litellm_entry(question: Question, path: Path | None = None) -> Mapping[str, Any] | None:
+    """What LiteLLM's table says of a model; None if there is no table or it does not know the model."""
     table = _litellm_table(path)
     for provider, model in references(question):
         known = _LITELLM_PROVIDERS.get(provider or "", provider)
         for name in (f"{known}/{model}" if known else model, model):
             entry = table.get(name)
             if isinstance(entry, Mapping):
-                return _litellm_rates(cast("Mapping[str, Any]", entry), question)
+                return cast("Mapping[str, Any]", entry)
     return None
 
 

@@ -143,6 +143,9 @@ def _own_error(exc: core.GlideMQError) -> ErrorInfo:
             return _info(_C.BUDGET, code="unpriced")
         case own.StreamInterrupted():
             return _info(_C.STREAM_INTERRUPTED, billed=True, in_stream=True)
+        case own.StreamFailed():
+            category = (code_category(exc.code) if exc.code else None) or _C.SERVER
+            return _info(category, billed=True, in_stream=True, code=exc.code)
         case own.FallbacksExhausted():
             return _info(_C.UNAVAILABLE, retryable=exc.retryable, retry_after=exc.retry_after)
         case core.JobTimeout():

@@ -4,6 +4,7 @@
     ├── ProviderError          a provider's call went wrong in a way no SDK reports
     │   ├── StreamInterrupted  a stream ended without its terminal marker
     │   │   └── StreamStalled  a stream sent nothing for longer than allowed
+    │   ├── StreamFailed       a stream said that it failed, and its SDK did not raise
     │   └── FallbacksExhausted every entry of the fallback list failed
     └── UnpricedModel          no price is known and the policy is to refuse
 
@@ -71,6 +72,31 @@ class StreamStalled(StreamInterrupted):
         super().__init__(
             f"silent for {limit:g} s {where}", model=model, provider=provider, delivered=delivered
         )
+
+
+class StreamFailed(ProviderError):
+    """A stream said that it failed, under status 200 and without an error of its SDK.
+
+    Attributes:
+        code: The vendor's own word for it.
+        model, provider, delivered: As in StreamInterrupted.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        code: str | None = None,
+        model: str | None = None,
+        provider: str | None = None,
+        delivered: bool = False,
+    ) -> None:
+        self.reason = reason
+        self.code = code
+        self.model = model
+        self.provider = provider
+        self.delivered = delivered
+        super().__init__(f"{model or 'the model'} failed while it answered: {reason}")
 
 
 class FallbacksExhausted(ProviderError):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
 
 from glidemq_core.context import RunningJob
 from glidemq_core.errors import InvalidOption, UnrecoverableError
 from glidemq_llm._drivers import AsyncDriver
-from glidemq_llm.classify import classify_error
-from glidemq_llm.errors import FallbacksExhausted
+from glidemq_llm._fallback import Backend, Hop, Route, backends_of, first_that_answers, routes_of
+from glidemq_llm._read import fields, items
 from glidemq_llm.metering import MeteredCall, MeterSettings
 from glidemq_llm.pricing import Pricing
 
-_RESERVED = frozenset({"model", "messages", "provider", "params"})
+Handler: TypeAlias = Callable[[RunningJob], Awaitable[dict[str, Any]]]
+Convert: TypeAlias = Callable[[str, list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]
+Store: TypeAlias = Callable[[RunningJob, int, list[Sequence[float]]], Awaitable[object]]
+
+_RESERVED = frozenset({"model", "messages", "provider", "params", "input"})
 
 
 def chat_handler(
@@ -24,7 +28,9 @@ def chat_handler(
     model: str | None = None,
     pricing: Pricing | None = None,
     settings: MeterSettings | None = None,
-) -> Callable[[RunningJob], Awaitable[dict[str, Any]]]:
+    fallback_on: Collection[str] | None = None,
+    convert: Convert | None = None,
+) -> Handler:
     """A handler for chat jobs: streams the answer into the job, books its use, walks the job's fallbacks.
 
     A job's data: `{"messages": [...], "model": "openai/gpt-5-mini", ...}` in the chat format; further keys and those
@@ -39,180 +45,294 @@ def chat_handler(
         model: For jobs that name none.
         pricing: Where prices come from.
         settings: How calls are metered; beats `pricing`.
+        fallback_on: The categories of errors after which the next model of `fallbacks` is asked. Default: all that
+            another model may do better; not invalid requests, refusals and filtered content.
+        convert: Given (provider, messages, params), answers the messages and params for that provider, where the
+            built-in conversion of the chat format (text, images, tools) is not what you want.
 
     Raises:
         InvalidOption: There is no client, or one of a library that has no adapter.
     """
-    if not clients:
-        raise InvalidOption("clients", clients, "an empty mapping")
     chat = _Chat(
-        backends={name: _backend(name, client) for name, client in clients.items()},
+        backends=backends_of(clients),
         model=model,
         settings=settings or MeterSettings(pricing=pricing or Pricing()),
+        fallback_on=fallback_on,
+        convert=convert,
     )
     return chat.handle
 
 
-@dataclass(frozen=True, slots=True)
-class _Backend:
-    """A client and the module of its provider, which knows how to ask it for a chat."""
+def responses_handler(
+    clients: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    pricing: Pricing | None = None,
+    settings: MeterSettings | None = None,
+    fallback_on: Collection[str] | None = None,
+) -> Handler:
+    """The same for OpenAI's Responses API.
 
-    client: Any
-    module: Any
+    A job's data: `{"input": "..." or [...], "model": ...}`; further keys and those in `params` go to the provider
+    (`instructions`, `previous_response_id`, `tools`, ...). The result has `response_id` besides.
+
+    Raises:
+        InvalidOption: As chat_handler; or a client that has no Responses API.
+    """
+    backends = backends_of(clients)
+    for name, backend in backends.items():
+        if not hasattr(backend.module, "responses_request"):
+            raise InvalidOption(f"clients[{name!r}]", backend.client, "it has no Responses API")
+    responses = _Responses(
+        backends=backends,
+        model=model,
+        settings=settings or MeterSettings(pricing=pricing or Pricing()),
+        fallback_on=fallback_on,
+    )
+    return responses.handle
 
 
-def _backend(name: str, client: Any) -> _Backend:
-    from glidemq_llm.wrap import package_of
+def embeddings_handler(
+    clients: Mapping[str, Any],
+    *,
+    model: str | None = None,
+    pricing: Pricing | None = None,
+    batch_size: int = 100,
+    store: Store | None = None,
+) -> Handler:
+    """A handler for embedding jobs: sends the texts in batches, books their use, reports progress.
 
-    provider = package_of(client)
-    module = importlib.import_module(f"glidemq_llm.providers.{provider}")
-    return _Backend(module.quiet(client), module)
+    A job's data: `{"input": "text" or ["text", ...], "model": ...}`; further keys and those in `params` go to the
+    provider. The result: `{"embeddings", "count", "usage", "model", "provider"}`.
+
+    Args:
+        batch_size: Texts per request.
+        store: Awaited with (job, index of the first text, vectors) for each batch. Then the result has no
+            `embeddings`, which may well be larger than a result can be.
+
+    Raises:
+        InvalidOption: As chat_handler; or a client that has no embeddings.
+    """
+    backends = backends_of(clients)
+    for name, backend in backends.items():
+        if not hasattr(backend.module, "send_embeddings"):
+            raise InvalidOption(f"clients[{name!r}]", backend.client, "it has no embeddings")
+    if batch_size < 1:
+        raise InvalidOption("batch_size", batch_size, "below 1")
+    settings = MeterSettings(pricing=pricing or Pricing(), stream=False)
+    return _Embeddings(backends, model, settings, batch_size, store).handle
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Chat:
-    backends: Mapping[str, _Backend]
+    backends: Mapping[str, Backend]
     model: str | None
     settings: MeterSettings
+    fallback_on: Collection[str] | None = None
+    convert: Convert | None = None
 
     async def handle(self, job: RunningJob) -> dict[str, Any]:
         data = _checked(job.data)
-        entries = self._entries(data, job)
-        hops: list[dict[str, object]] = []
-        for index, entry in enumerate(entries):
-            job.fallback_index = index
-            call: MeteredCall | None = None
-            try:
-                backend, provider, model = self._route(entry)
-                request = backend.module.chat_request(model, data["messages"], _params(data, entry))
-                call = self._call(job, backend, provider, request)
-                await _ask(AsyncDriver(job, call), backend, request)
-            except Exception as error:
-                info = classify_error(error)
-                hops.append(_hop(entry, call, error))
-                if len(entries) > 1:
-                    await job.note_hops(hops)
-                if not info.fallback or len(entries) == 1:
-                    raise
-                if call is not None and call.delivered:
-                    await job.reset_stream("fallback", call=call.call_id)
-                if index == len(entries) - 1:
-                    raise _exhausted(hops) from error
-                continue
-            if hops:
-                await job.note_hops([*hops, _hop(entry, call, None)])
-            return _answer(call, index)
-        raise AssertionError("there is at least one entry")
+        routes = routes_of(job, self.backends, data, self.model)
 
-    def _entries(self, data: Mapping[str, Any], job: RunningJob) -> list[Mapping[str, Any]]:
-        first = data.get("model") or self.model
-        if not isinstance(first, str):
-            raise UnrecoverableError(
-                "the job's data names no model, and the handler has no default"
+        async def ask(route: Route, hop: Hop) -> MeteredCall:
+            module = route.backend.module
+            messages, params = list(data["messages"]), _params(data, route)
+            if self.convert is not None:
+                messages, params = self.convert(route.provider, messages, params)
+            request = module.chat_request(route.model, messages, params)
+            hop.call = _call(job, route, module.CHAT_API, request, self.settings)
+            await _stream(
+                AsyncDriver(job, hop.call), lambda: module.send_chat(route.backend.client, request)
             )
-        return [{"model": first, "provider": data.get("provider")}, *job.fallbacks]
+            return hop.call
 
-    def _route(self, entry: Mapping[str, Any]) -> tuple[_Backend, str, str]:
-        """Who is asked for an entry: (backend, provider, the model's name there)."""
-        model = str(entry["model"])
-        prefix, slash, rest = model.partition("/")
-        provider = entry.get("provider") or (prefix if slash and prefix in self.backends else None)
-        if provider in self.backends:
-            return (
-                self.backends[provider],
-                provider,
-                rest if slash and prefix == provider else model,
+        call, index = await first_that_answers(job, routes, ask, self.fallback_on)
+        return _answer(call, index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Responses:
+    backends: Mapping[str, Backend]
+    model: str | None
+    settings: MeterSettings
+    fallback_on: Collection[str] | None = None
+
+    async def handle(self, job: RunningJob) -> dict[str, Any]:
+        data = _mapping(job.data, "input", "a responses job")
+        routes = routes_of(job, self.backends, data, self.model)
+        ids: list[str] = []
+
+        def note_id(event: object) -> bool:
+            found = fields(fields(event).get("response")).get("id")
+            if isinstance(found, str):
+                ids[:] = [found]
+            return True
+
+        async def ask(route: Route, hop: Hop) -> MeteredCall:
+            module = route.backend.module
+            request = module.responses_request(route.model, data["input"], _params(data, route))
+            hop.call = _call(job, route, module.RESPONSES_API, request, self.settings)
+            driver = AsyncDriver(job, hop.call)
+            await _stream(
+                driver, lambda: module.send_responses(route.backend.client, request), note_id
             )
-        if "litellm" in self.backends:
-            return (
-                self.backends["litellm"],
-                provider or prefix,
-                f"{provider}/{model}" if entry.get("provider") else model,
-            )
-        if provider is None and len(self.backends) == 1:
-            name = next(iter(self.backends))
-            return self.backends[name], name, model
-        known = ", ".join(sorted(self.backends))
-        raise UnrecoverableError(
-            f"no client for model {model!r} (provider {provider!r}); there are {known}"
+            return hop.call
+
+        call, index = await first_that_answers(job, routes, ask, self.fallback_on)
+        return {**_answer(call, index), "response_id": ids[0] if ids else None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Embeddings:
+    backends: Mapping[str, Backend]
+    model: str | None
+    settings: MeterSettings
+    batch_size: int
+    store: Store | None
+
+    async def handle(self, job: RunningJob) -> dict[str, Any]:
+        data = _mapping(job.data, "input", "an embeddings job")
+        given = data["input"]
+        texts = [given] if isinstance(given, str) else items(given)
+        if not texts:
+            raise UnrecoverableError('the "input" of an embeddings job is empty')
+        batches = [
+            texts[start : start + self.batch_size]
+            for start in range(0, len(texts), self.batch_size)
+        ]
+        routes = routes_of(job, self.backends, data, self.model)
+
+        async def ask(route: Route, hop: Hop) -> MeteredCall:
+            found.clear()
+            for number, batch in enumerate(batches):
+                vectors = await self._send(job, route, hop, batch, _params(data, route))
+                if self.store is not None:
+                    await self.store(job, number * self.batch_size, vectors)
+                else:
+                    found.vectors += vectors
+                assert hop.call is not None
+                found.add(hop.call)
+                await job.progress(
+                    {"done": min((number + 1) * self.batch_size, len(texts)), "of": len(texts)}
+                )
+            assert hop.call is not None
+            return hop.call
+
+        found = _Found()
+        call, index = await first_that_answers(job, routes, ask, None)
+        answer = _answer(call, index)
+        result: dict[str, Any] = {
+            name: answer[name] for name in ("model", "provider", "fallback_index")
+        }
+        result |= {"count": len(texts), "usage": found.usage()}
+        return result if self.store is not None else {**result, "embeddings": found.vectors}
+
+    async def _send(
+        self, job: RunningJob, route: Route, hop: Hop, batch: list[Any], params: dict[str, Any]
+    ) -> list[Sequence[float]]:
+        module = route.backend.module
+        request = {**params, "model": route.model, "input": batch}
+        hop.call = _call(job, route, module.CHAT_API, request, self.settings)
+        driver = AsyncDriver(job, hop.call)
+        answer = await driver.whole(
+            lambda: module.send_embeddings(route.backend.client, request), lambda answer: answer
         )
-
-    def _call(
-        self, job: RunningJob, backend: _Backend, provider: str, request: Mapping[str, Any]
-    ) -> MeteredCall:
-        return MeteredCall(
-            job.next_call_id(),
-            api=backend.module.CHAT_API,
-            provider=provider,
-            request=request,
-            settings=self.settings,
-            attempt=job.attempt,
-        )
+        return module.vectors_of(answer)
 
 
-async def _ask(driver: AsyncDriver, backend: _Backend, request: Mapping[str, Any]) -> None:
-    """Send the request and read its stream to the end."""
-    stream = await driver.open(lambda: backend.module.send_chat(backend.client, request))
-    async for _ in driver.events(stream.__aiter__(), lambda _: True):
+@dataclass(slots=True)
+class _Found:
+    """What the batches of one model have brought so far."""
+
+    vectors: list[Sequence[float]] = field(default_factory=list[Sequence[float]])
+    usages: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def clear(self) -> None:
+        self.vectors, self.usages = [], []
+
+    def add(self, call: MeteredCall) -> None:
+        self.usages.append(_usage(call))
+
+    def usage(self) -> dict[str, Any]:
+        tokens: dict[str, int] = {}
+        for one in self.usages:
+            for name, count in one["tokens"].items():
+                tokens[name] = tokens.get(name, 0) + count
+        return {"tokens": tokens, "total_tokens": sum(tokens.values()), "calls": len(self.usages)}
+
+
+def _call(
+    job: RunningJob, route: Route, api: str, request: Mapping[str, Any], settings: MeterSettings
+) -> MeteredCall:
+    return MeteredCall(
+        job.next_call_id(),
+        api=api,
+        provider=route.provider,
+        request=request,
+        settings=settings,
+        attempt=job.attempt,
+    )
+
+
+def _hide(_event: object) -> bool:
+    return True
+
+
+async def _stream(
+    driver: AsyncDriver,
+    send: Callable[[], Awaitable[Any]],
+    is_hidden: Callable[[Any], bool] = _hide,
+) -> None:
+    """Send a request and read its stream to the end."""
+    stream = await driver.open(send)
+    close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
+    events = driver.events(
+        stream.__aiter__(), is_hidden, close if inspect.iscoroutinefunction(close) else None
+    )
+    async for _ in events:
         pass
 
 
 def _checked(data: object) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping) or not isinstance(data.get("messages"), list):  # pyright: ignore[reportUnknownMemberType] a user's data
-        raise UnrecoverableError('the data of a chat job is a mapping with "messages": [...]')
+    found = _mapping(data, "messages", "a chat job")
+    if not isinstance(found["messages"], list):
+        raise UnrecoverableError('the "messages" of a chat job are a list')
+    return found
+
+
+def _mapping(data: object, key: str, what: str) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping) or key not in data:
+        raise UnrecoverableError(f'the data of {what} is a mapping with "{key}"')
     return cast("Mapping[str, Any]", data)
 
 
-def _params(data: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+def _params(data: Mapping[str, Any], route: Route) -> dict[str, Any]:
     plain = {name: value for name, value in data.items() if name not in _RESERVED}
-    return {**plain, **(data.get("params") or {}), **(entry.get("params") or {})}
+    return {**plain, **(data.get("params") or {}), **route.params}
 
 
-def _hop(
-    entry: Mapping[str, Any], call: MeteredCall | None, error: BaseException | None
-) -> dict[str, object]:
-    settlement = call.settlement if call is not None else None
-    cost = settlement.cost if settlement is not None else None
-    hop: dict[str, object] = {
-        "model": entry["model"],
-        "tokens": settlement.usage.total_tokens if settlement is not None else 0,
-        "cost": str(cost.total) if cost is not None else None,
-    }
-    if error is not None:
-        info = classify_error(error)
-        hop |= {
-            "error": str(error)[:500],
-            "category": str(info.category),
-            "retryable": info.retryable,
-        }
-        hop |= {"retry_after": info.retry_after} if info.retry_after else {}
-    return hop
-
-
-def _exhausted(hops: list[dict[str, object]]) -> FallbacksExhausted:
-    waits = [float(str(hop["retry_after"])) for hop in hops if "retry_after" in hop]
-    return FallbacksExhausted(
-        [(str(hop["model"]), str(hop["error"])) for hop in hops],
-        retryable=any(hop["retryable"] for hop in hops),
-        retry_after=min(waits) if waits else None,
-    )
-
-
-def _answer(call: MeteredCall, index: int) -> dict[str, Any]:
+def _usage(call: MeteredCall) -> dict[str, Any]:
     settlement = call.settlement
     if settlement is None:
         raise AssertionError("a call that ended is settled")
     return {
+        "tokens": dict(settlement.usage.tokens),
+        "total_tokens": settlement.usage.total_tokens,
+        "cost": str(settlement.cost.total) if settlement.cost is not None else None,
+        "status": settlement.usage.status,
+    }
+
+
+def _answer(call: MeteredCall, index: int) -> dict[str, Any]:
+    usage = _usage(call)
+    answered_by = call.settlement.usage.model if call.settlement is not None else None
+    return {
         "text": call.text,
         "tool_calls": call.tool_calls,
         "finish_reason": str(call.finish.reason) if call.finish is not None else "unknown",
-        "usage": {
-            "tokens": dict(settlement.usage.tokens),
-            "total_tokens": settlement.usage.total_tokens,
-            "cost": str(settlement.cost.total) if settlement.cost is not None else None,
-            "status": settlement.usage.status,
-        },
-        "model": settlement.usage.model or call.model,
+        "usage": usage,
+        "model": answered_by or call.model,
         "provider": call.provider,
         "fallback_index": index,
     }

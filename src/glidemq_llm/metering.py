@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from glidemq_llm._read import fields, items, text
-from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
+from glidemq_llm._answers import read_answer
+from glidemq_llm._read import text
+from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
-from glidemq_llm.errors import StreamInterrupted
+from glidemq_llm.errors import StreamFailed, StreamInterrupted, StreamStalled
 from glidemq_llm.pricing import Cost, Pricing
 from glidemq_llm.tokens import Estimate, ReceivedCounter, estimate_tokens
 from glidemq_llm.translators import Translator, translator
@@ -39,6 +40,11 @@ class MeterSettings:
     first_event_timeout: float = 120.0
     idle_timeout: float = 60.0
     sdk_retries: int = 0
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds a sync client may wait for anything to read."""
+        return max(self.first_event_timeout, self.idle_timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +82,9 @@ class MeteredCall:
         self.settings = settings
         self.delivered = False
         self.is_settled = False
+        self.is_sent = False
         self.has_begun = False
+        self._failure: Piece | None = None
         self._attempt = attempt
         self._request = request
         self._translator: Translator = translator(api)
@@ -96,6 +104,19 @@ class MeteredCall:
         """Why the answer ended, once it is known."""
         return self._finish or self._translator.finish
 
+    def check(self) -> None:
+        """Asked before the call is sent.
+
+        Raises:
+            UnpricedModel: No price is known for it, and the policy is to refuse.
+        """
+        if self.settings.pricing.on_unpriced == "deny":
+            expected = self.estimate()
+            tokens = {"input": expected.input, "output": expected.output_max}
+            self.settings.pricing.quote(
+                Usage(tokens=tokens, model=self.model, provider=self.provider)
+            )
+
     def feed(self, event: object) -> list[Piece]:
         """Take in one event of a stream; answers what it adds to the job's stream."""
         self._usage.feed(event)
@@ -103,35 +124,69 @@ class MeteredCall:
         if not pieces:
             return pieces if self.has_begun else self._begin([])
         for piece in pieces:
-            if piece.content and piece.type in _COUNTED:
-                self._received.add(piece.content, _COUNTED[piece.type])
+            if piece.type in _COUNTED:
+                self.delivered = True
+                if piece.content:
+                    self._received.add(piece.content, _COUNTED[piece.type])
+            elif piece.type == ChunkType.ERROR:
+                self._failure = piece
+        if self._failure is not None:  # settling writes it
+            pieces = [piece for piece in pieces if piece.type != ChunkType.ERROR]
         return self._begin(self._shown(pieces))
 
     def take(self, response: object) -> list[Piece]:
         """Take in a whole answer; answers the pieces of it."""
         self._usage.feed(response)
-        self._finish = whole_finish(response)
-        pieces = _whole(fields(response))
+        pieces, self._finish = read_answer(response)
+        self.delivered = bool(pieces)
         return self._begin(self._shown(pieces))
 
-    def cut(self) -> StreamInterrupted | None:
-        """The error of a stream that has just ended, if it ended without its terminal marker."""
+    def fault(self) -> StreamInterrupted | StreamFailed | None:
+        """The error of a stream that has just ended: it said that it failed, or it lacks its terminal marker."""
+        if self._failure is not None:
+            return StreamFailed(
+                self._failure.content,
+                code=self._failure.fields.get("code"),
+                model=self.model,
+                provider=self.provider,
+                delivered=self.delivered,
+            )
         if self.is_finished:
             return None
         return StreamInterrupted(model=self.model, provider=self.provider, delivered=self.delivered)
+
+    def stalled(self, limit: float, *, is_first: bool) -> StreamStalled:
+        """The error of a stream that was silent for longer than `limit` seconds."""
+        return StreamStalled(
+            limit=limit,
+            kind="first_event" if is_first else "idle",
+            model=self.model,
+            provider=self.provider,
+            delivered=self.delivered,
+        )
+
+    @property
+    def lacks_usage(self) -> bool:
+        """Has the answer ended, but not yet said what it has used?"""
+        return self.is_finished and self._usage.result().status != "complete"
 
     def settle(self, error: BaseException | None, *, whole: bool = False) -> Settlement:
         """End the call.
 
         Args:
-            error: What ended it; None if it ended well. What may have been billed all the same is estimated from the
-                request and from what has arrived, and flagged.
+            error: What ended it. None: it ended well, or whoever read it has left. What may have been billed all the
+                same is estimated from the request and from what has arrived, and flagged.
             whole: The answer came in one piece, not as a stream.
         """
         self.is_settled = True
+        if not isinstance(
+            error, Exception
+        ):  # cancelled, or its generator was closed: the caller has left
+            error = None
         usage = self._usage.result(whole=whole)
-        info = classify_error(error) if error is not None else None
-        was_billed = info is None or info.billed or self.delivered
+        was_billed = self.is_sent and (
+            error is None or self.delivered or classify_error(error).billed
+        )
         if usage.status != "complete" and was_billed:
             usage = self._estimated(usage)
         cost = (
@@ -151,7 +206,11 @@ class MeteredCall:
     @property
     def text(self) -> str:
         """The visible text that has arrived."""
-        return "".join(piece.content for piece in self._pieces if piece.type == ChunkType.CONTENT)
+        return "".join(
+            piece.content
+            for piece in self._pieces
+            if piece.type == ChunkType.CONTENT and piece.fields.get("index", "0") == "0"
+        )
 
     @property
     def tool_calls(self) -> list[dict[str, str]]:
@@ -187,7 +246,6 @@ class MeteredCall:
         return [start, *pieces]
 
     def _shown(self, pieces: list[Piece]) -> list[Piece]:
-        self.delivered = True
         self._pieces += pieces
         if self.settings.include_reasoning:
             return pieces
@@ -230,7 +288,7 @@ class MeteredCall:
         }
         pieces = [Piece(ChunkType.USAGE, json.dumps(facts), {"status": usage.status})]
         if error is None:
-            finish = self.finish or Finish(FinishReason.UNKNOWN, "")
+            finish = self.finish or Finish(FinishReason.CANCELLED, "")
             pieces.append(
                 Piece(ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw})
             )
@@ -251,43 +309,3 @@ _COUNTED: dict[str, str] = {
     ChunkType.TOOL_CALL: "output",
     ChunkType.REASONING: "reasoning",
 }
-
-
-def _whole(answer: Mapping[str, Any]) -> list[Piece]:
-    """The text of a whole answer as pieces: chat completions, messages, responses."""
-    pieces: list[Piece] = []
-    for choice in items(answer.get("choices")):
-        message = fields(fields(choice).get("message"))
-        _add(
-            pieces,
-            ChunkType.REASONING,
-            message.get("reasoning_content") or message.get("reasoning"),
-        )
-        _add(pieces, ChunkType.CONTENT, message.get("content"))
-        _add(pieces, ChunkType.REFUSAL, message.get("refusal"))
-    for block in items(answer.get("content")):
-        part = fields(block)
-        _add(pieces, ChunkType.REASONING, part.get("thinking"))
-        _add(pieces, ChunkType.CONTENT, part.get("text"))
-    for item in items(answer.get("output")):
-        for block in items(fields(item).get("content")):
-            _add(pieces, ChunkType.CONTENT, fields(block).get("text"))
-    return pieces
-
-
-def _add(pieces: list[Piece], type: str, content: object) -> None:
-    if isinstance(content, str) and content:
-        pieces.append(Piece(type, content))
-
-
-def whole_finish(answer: object) -> Finish:
-    """Why a whole answer ended."""
-    top = fields(answer)
-    choice = fields(next(iter(items(top.get("choices"))), None))
-    raw = (
-        text(choice.get("finish_reason"))
-        or text(top.get("stop_reason"))
-        or text(top.get("status"))
-        or ""
-    )
-    return Finish(finish_reason(raw), raw)

@@ -8,31 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
+from glidemq_core._units import from_nano, to_nano
 from glidemq_llm._rates import Number, Question, RateCard, genai_card, litellm_card, override_card
 from glidemq_llm.categories import is_input, price_fallback
 from glidemq_llm.errors import UnpricedModel
 from glidemq_llm.usage import Usage
 
-NANO = 10**9
-
 OnUnpriced = Literal["allow", "deny"] | Callable[[Usage], Number | None]
 
 _MILLION = 10**6
 _HALF = Decimal("0.5")
-
-
-def to_nano(usd: Number) -> int:
-    """US dollars as whole nano-dollars, rounded up."""
-    return int((Decimal(str(usd)) * NANO).to_integral_value(rounding=ROUND_CEILING))
-
-
-def from_nano(nano: int) -> Decimal:
-    """Nano-dollars as US dollars, exactly."""
-    return Decimal(nano) / NANO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +98,13 @@ class Pricing:
                 known.
         """
         if usage.provider_cost is not None:
-            return Cost(nano=to_nano(usage.provider_cost), source="provider")
+            return Cost(nano=to_nano(usage.provider_cost, "provider_cost"), source="provider")
         found = self._by_tables(usage, batch=batch or usage.service_tier == "batch")
         if found is None and callable(self.on_unpriced):
             usd = self.on_unpriced(usage)
-            return None if usd is None else Cost(nano=to_nano(usd), source="callable")
+            return (
+                None if usd is None else Cost(nano=to_nano(usd, "on_unpriced"), source="callable")
+            )
         return found
 
     def quote(self, usage: Usage, *, batch: bool = False) -> Cost | None:
@@ -230,7 +221,7 @@ def _rounded(exact: Mapping[str, Decimal]) -> dict[str, int]:
     booked = 0
     for name, usd in exact.items():
         running += usd
-        upto = to_nano(running)
+        upto = to_nano(running, "cost")
         if upto > booked:
             out[name] = upto - booked
         booked = upto

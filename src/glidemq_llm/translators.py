@@ -18,7 +18,7 @@ from glidemq_llm._translate_others import (
     GeminiTranslator,
     OllamaTranslator,
 )
-from glidemq_llm.chunks import Piece
+from glidemq_llm.chunks import Finish, Piece
 
 
 class Translator(Protocol):
@@ -28,6 +28,11 @@ class Translator(Protocol):
         finish: Why the answer ended; None while no terminal marker has been seen. A stream that
             ends while this is None was cut.
     """
+
+    @property
+    def finish(self) -> Finish | None:
+        """See above."""
+        ...
 
     def translate(self, event: object) -> list[Piece]:
         """The pieces of one event, in order; usually none or one."""

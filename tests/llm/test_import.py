@@ -66,7 +66,7 @@ def test_pure_parts_load_no_vendors_library():
 PURE = [
     name
     for name, module in glidemq_llm._HOME.items()
-    if module not in ("wrap", "handler", "throttle")
+    if module not in ("_wrap", "handler", "throttle")
 ]
 
 
@@ -79,12 +79,3 @@ def test_every_listed_name_is_where_the_table_says(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         glidemq_llm.nonsense  # noqa: B018
-
-
-def test_a_module_never_hides_the_function_of_its_name(monkeypatch):
-    monkeypatch.delattr(glidemq_llm, "pricing", raising=False)
-    monkeypatch.setitem(glidemq_llm._HOME, "pricing", "pricing")
-
-    glidemq_llm.pricing = sys.modules["glidemq_llm.categories"]
-
-    assert "pricing" not in glidemq_llm.__dict__

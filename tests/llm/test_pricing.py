@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glidemq_core._units import from_nano, to_nano
 from glidemq_llm import Pricing, UnpricedModel, Usage, normalize_usage
-from glidemq_llm.pricing import from_nano, to_nano
 
 OWN = {
     "own-model": {"input": "1", "cached_input": "0.1", "output": 10, "web_search_requests": "0.01"}
@@ -84,7 +84,7 @@ def test_categories_are_priced_apart_and_add_up():
         cache_write_1h_tokens=3049,
         output_tokens=344,
     )
-    assert cost.by_category["cache_write_1h"] == to_nano(Decimal(3049) * 6 / 10**6)
+    assert cost.by_category["cache_write_1h"] == to_nano(Decimal(3049) * 6 / 10**6, "cost")
     assert sum(cost.by_category.values()) == cost.nano
 
 
@@ -118,7 +118,7 @@ def test_long_prompt_pays_the_long_price_for_all_of_it():
         cache_read_tokens=199_999,
         output_tokens=100,
     )
-    assert cost.by_category["output"] == to_nano(Decimal(100) * Decimal("22.5") / 10**6)
+    assert cost.by_category["output"] == to_nano(Decimal(100) * Decimal("22.5") / 10**6, "cost")
 
 
 def test_batch_is_half_where_no_batch_price_is_known():
@@ -185,7 +185,7 @@ def test_searches_are_priced_apiece_and_unpriced_counts_are_told():
 
     cost = Pricing(overrides=OWN).cost(usage)
 
-    assert cost.by_category["web_search_requests"] == to_nano("0.03")
+    assert cost.by_category["web_search_requests"] == to_nano("0.03", "cost")
     assert cost.unpriced == ("pages",)
 
 
@@ -352,5 +352,5 @@ def test_nano_dollars_are_rounded_up_once_per_call(tokens, price):
 
 
 def test_money_is_exact_at_the_edge():
-    assert to_nano("0.0000000001") == 1
-    assert from_nano(to_nano("1.23456789")) == Decimal("1.23456789")
+    assert to_nano("0.0000000001", "cost") == 1
+    assert from_nano(to_nano("1.23456789", "cost")) == Decimal("1.23456789")

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from glidemq_core import current_job
 from glidemq_core.context import RunningJob
-from glidemq_llm._drivers import AsyncDriver, SyncDriver
+from glidemq_llm._drivers import AsyncDriver
+from glidemq_llm._drivers_sync import SyncDriver
 from glidemq_llm.metering import MeteredCall, MeterSettings
+
+T = TypeVar("T")
+Arguments = tuple[dict[str, Any], Callable[[Any], bool]]
+
+_PLAIN: Final = "_glidemq_plain"
+
+
+def never(_event: object) -> bool:
+    """Hide no event."""
+    return False
+
+
+def as_they_are(arguments: dict[str, Any]) -> Arguments:
+    """Leave the arguments alone."""
+    return arguments, never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,24 +37,35 @@ class Wrapping:
 
     Attributes:
         job: The job that all calls belong to; None: the one whose handler is running.
+        sync_timeout: The `timeout` of a sync client's streams, where the client has none that is shorter.
     """
 
     provider: str
     settings: MeterSettings
     job: Any = None
+    sync_timeout: Any = None
 
     def current(self) -> Any:
         """The job that a call made now belongs to, or None."""
         return self.job if self.job is not None else current_job()
 
-    def call(self, api: str, request: Mapping[str, Any], job: Any) -> MeteredCall:
+    def bounded(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a sync client's stream with a bound to its silence."""
+        return (
+            arguments if self.sync_timeout is None else {"timeout": self.sync_timeout, **arguments}
+        )
+
+    def call(self, hook: Hook, request: Mapping[str, Any], job: Any) -> MeteredCall:
         """A new call of a job."""
+        settings = self.settings
+        if not hook.is_text and settings.stream:
+            settings = dataclasses.replace(settings, stream=False)
         return MeteredCall(
             job.next_call_id(),
-            api=api,
+            api=hook.api,
             provider=self.provider,
             request=request,
-            settings=self.settings,
+            settings=settings,
             attempt=job.attempt,
         )
 
@@ -50,22 +79,14 @@ class Hook:
         api: Whose events and answers it gives.
         prepare: Changes the arguments before the call; answers them and a test for events that the caller is not to
             see.
+        is_text: Whether what it answers belongs into the job's stream; vectors do not.
     """
 
     path: str
     method: str
     api: str
-    prepare: Callable[[dict[str, Any]], tuple[dict[str, Any], Callable[[Any], bool]]]
-
-
-def never(_event: object) -> bool:
-    """Hide no event."""
-    return False
-
-
-def as_they_are(arguments: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], bool]]:
-    """Leave the arguments alone."""
-    return arguments, never
+    prepare: Callable[[dict[str, Any]], Arguments] = as_they_are
+    is_text: bool = True
 
 
 def resource(client: Any, path: str) -> Any:
@@ -73,6 +94,34 @@ def resource(client: Any, path: str) -> Any:
     for name in path.split("."):
         client = getattr(client, name, None)
     return client
+
+
+def is_async_client(client: object) -> bool:
+    """Whether a client of openai's or anthropic's make is an async one; subclasses may have any name."""
+    return any(base.__name__ == "AsyncAPIClient" for base in type(client).__mro__)
+
+
+def sync_timeout(client: Any, settings: MeterSettings) -> Any:
+    """The timeout that bounds the silence of a sync stream; None if the client's own is shorter.
+
+    httpx counts it for each read, so it is the longest silence and not the longest answer.
+    """
+    own: Any = client.timeout
+    limit = settings.longest_silence
+    read: Any = getattr(own, "read", own)
+    if read is not None and read <= limit:
+        return None
+    return limit if read is own else type(own)(limit, connect=own.connect)
+
+
+def unwrapped(client: T) -> T:
+    """The client that was given to `wrap`, if this is a wrapped one; itself otherwise."""
+    return getattr(client, _PLAIN, client)
+
+
+def remember(wrapped: object, plain: object) -> None:
+    """Let `unwrapped` find the plain client."""
+    setattr(wrapped, _PLAIN, plain)
 
 
 def install(outer: Any, inner: Any, hook: Hook, wrapping: Wrapping, *, is_async: bool) -> None:
@@ -92,11 +141,11 @@ def _async_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
         if not isinstance(job, RunningJob):
             return await plain(*args, **kwargs)
         kwargs, is_hidden = hook.prepare(kwargs)
-        driver = AsyncDriver(job, wrapping.call(hook.api, kwargs, job))
+        driver = AsyncDriver(job, wrapping.call(hook, kwargs, job))
         if not kwargs.get("stream"):
             return await driver.whole(lambda: send(*args, **kwargs), body_of)
         stream = await driver.open(lambda: send(*args, **kwargs))
-        meter_stream(stream, driver, is_hidden)
+        await meter_stream_async(stream, driver, is_hidden)
         return stream
 
     return method
@@ -109,9 +158,10 @@ def _sync_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
             # On the event loop a blocking call can't write into the stream while it blocks: it stays as it is.
             return plain(*args, **kwargs)
         kwargs, is_hidden = hook.prepare(kwargs)
-        driver = SyncDriver(job, wrapping.call(hook.api, kwargs, job))
+        driver = SyncDriver(job, wrapping.call(hook, kwargs, job))
         if not kwargs.get("stream"):
             return driver.whole(lambda: send(*args, **kwargs), body_of)
+        kwargs = wrapping.bounded(kwargs)
         stream = driver.open(lambda: send(*args, **kwargs))
         meter_stream(stream, driver, is_hidden)
         return stream
@@ -119,30 +169,30 @@ def _sync_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
     return method
 
 
-def body_of(answer: Any) -> object:
-    """The answer's body: `with_raw_response` gives an envelope around it."""
-    parse = getattr(answer, "parse", None)
-    return parse() if callable(parse) and hasattr(answer, "http_response") else answer
+def body_of(answer: Any) -> Any:
+    """The answer's body, or an awaitable of it: `with_raw_response` and `with_streaming_response` put it in an
+    envelope.
+    """
+    return answer.parse() if hasattr(answer, "http_response") else answer
 
 
-def meter_stream(
-    stream: Any, driver: AsyncDriver | SyncDriver, is_hidden: Callable[[Any], bool]
+async def meter_stream_async(
+    stream: Any, driver: AsyncDriver, is_hidden: Callable[[Any], bool]
 ) -> None:
     """Have an SDK's stream object give metered events; closing it settles the call."""
-    target = stream.parse() if hasattr(stream, "http_response") else stream
-    target._iterator = driver.events(target._iterator, is_hidden)
-    close = target.close
-    if isinstance(driver, AsyncDriver):
+    target = body_of(stream)
+    if inspect.isawaitable(target):
+        target = await target
+    # Both SDKs read a stream's events from this attribute, and have no public place for it.
+    plain, close = target._iterator, target.close  # noqa: SLF001
+    target._iterator = driver.events(plain, is_hidden, close)  # noqa: SLF001
+    target.close = driver.close
 
-        async def close_async() -> None:
-            await driver.settle()
-            await close()
 
-        target.close = close_async
-    else:
-
-        def close_sync() -> None:
-            driver.settle()
-            close()
-
-        target.close = close_sync
+def meter_stream(stream: Any, driver: SyncDriver, is_hidden: Callable[[Any], bool]) -> None:
+    """See meter_stream_async."""
+    target = body_of(stream)
+    # Both SDKs read a stream's events from this attribute, and have no public place for it.
+    plain, close = target._iterator, target.close  # noqa: SLF001
+    target._iterator = driver.events(plain, is_hidden, close)  # noqa: SLF001
+    target.close = driver.close

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from glidemq_core.context import RunningJob
-from glidemq_llm._drivers import AsyncDriver, SyncDriver
+from glidemq_llm._drivers import AsyncDriver
+from glidemq_llm._drivers_sync import SyncDriver
+from glidemq_llm._read import fields, items, text
 from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._hooks import (
     Hook,
     Wrapping,
-    as_they_are,
     install,
+    is_async_client,
     meter_stream,
+    meter_stream_async,
     never,
+    remember,
     resource,
+    sync_timeout,
+    unwrapped,
 )
 
 _API = "anthropic.messages"
@@ -26,11 +33,16 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     """A metered copy of the client: the same class, sharing its connections."""
     outer = client.copy()
     inner = client.copy(max_retries=settings.sdk_retries)
-    wrapping = Wrapping(provider="anthropic", settings=settings, job=job)
-    is_async = type(client).__name__.startswith("Async")
+    wrapping = Wrapping(
+        provider="anthropic",
+        settings=settings,
+        job=job,
+        sync_timeout=sync_timeout(client, settings),
+    )
+    is_async = is_async_client(client)
     for path in _RESOURCES:
         for method in ("create", "parse"):
-            hook = Hook(path=path, method=method, api=_API, prepare=as_they_are)
+            hook = Hook(path=path, method=method, api=_API)
             install(outer, inner, hook, wrapping, is_async=is_async)
         _install_stream(outer, inner, path, wrapping, is_async=is_async)
 
@@ -38,6 +50,7 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
         return wrap(client.copy(**changes), settings, job)
 
     outer.copy = outer.with_options = copy
+    remember(outer, client)
     return outer
 
 
@@ -47,7 +60,7 @@ _DEFAULT_MAX_TOKENS = 4096
 
 def quiet(client: Any) -> Any:
     """A copy that does not retry by itself."""
-    return client.copy(max_retries=0)
+    return unwrapped(client).copy(max_retries=0)
 
 
 def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -70,11 +83,11 @@ async def send_chat(client: Any, request: dict[str, Any]) -> Any:
     return await client.messages.create(**request)
 
 
-def _text_of(message: Any) -> str:
+def _text_of(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content or () if isinstance(part, dict))
+    return "".join(text(fields(part).get("text")) or "" for part in items(content))
 
 
 def _install_stream(
@@ -85,14 +98,18 @@ def _install_stream(
     if not hasattr(holder, "stream"):
         return
     plain, send = holder.stream, quiet.stream
+    hook = Hook(path=path, method="stream", api=_API)
 
     @functools.wraps(plain)
     def stream(*args: Any, **kwargs: Any) -> Any:
         job = wrapping.current()
         if job is None or isinstance(job, RunningJob) is not is_async:
             return plain(*args, **kwargs)
-        manager = send(*args, **kwargs)
-        call = wrapping.call(_API, kwargs, job)
+        call = wrapping.call(hook, kwargs, job)
+        if not is_async:
+            kwargs = wrapping.bounded(kwargs)
+        manager: object = send(*args, **kwargs)
+        # The manager's one private field that is a request yet to be sent: an awaitable, or a function.
         name = next(name for name in vars(manager) if name.endswith("__api_request"))
         request = getattr(manager, name)
         metered = (
@@ -111,7 +128,7 @@ async def _request_async(request: Any, driver: AsyncDriver) -> Any:
         return await request
 
     raw = await driver.open(send)
-    meter_stream(raw, driver, never)
+    await meter_stream_async(raw, driver, never)
     return raw
 
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from glidemq_core import current_job
 from glidemq_core.context import RunningJob
-from glidemq_llm._drivers import AsyncDriver, SyncDriver
+from glidemq_llm._drivers import AsyncDriver
+from glidemq_llm._drivers_sync import SyncDriver
 from glidemq_llm._read import fields
-from glidemq_llm.metering import MeterSettings
-from glidemq_llm.providers._hooks import Wrapping, never
+from glidemq_llm.metering import MeteredCall, MeterSettings
+from glidemq_llm.providers._hooks import Hook, Wrapping, never, remember, unwrapped
 
 _API = "openai.chat"
+_METHODS = ("completion", "acompletion")
+_HOOK = Hook(path="", method="completion", api=_API)
 
 
 def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
-    """A metered function for a function; for the module, a namespace whose other names are the module's own."""
+    """A metered function for a function, a copy for a Router; for the module, a namespace whose other names are the
+    module's own.
+    """
     if isinstance(client, ModuleType):
         names = {name: getattr(client, name) for name in dir(client) if not name.startswith("__")}
-        for name in ("completion", "acompletion"):
+        for name in _METHODS:
             names[name] = _function(names[name], settings, job)
-        return SimpleNamespace(**names)
+        wrapped = SimpleNamespace(**names)
+        remember(wrapped, client)
+        return wrapped
+    if hasattr(client, "acompletion"):
+        return _router(client, settings, job)
     return _function(client, settings, job)
 
 
@@ -32,15 +43,15 @@ CHAT_API = _API
 
 def quiet(client: Any) -> Any:
     """The async completion function."""
-    return client.acompletion if isinstance(client, ModuleType) else client
+    return unwrapped(getattr(client, "acompletion", client))
 
 
 def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a streamed chat call."""
-    options = {**(params.get("stream_options") or {}), "include_usage": True}
-    quiet_options = {"num_retries": 0, "max_retries": 0}
+    options = {**fields(params.get("stream_options")), "include_usage": True}
     return {
-        **quiet_options,
+        "num_retries": 0,
+        "max_retries": 0,
         **params,
         "model": model,
         "messages": messages,
@@ -54,63 +65,70 @@ async def send_chat(client: Any, request: dict[str, Any]) -> Any:
     return await client(**request)
 
 
+def _router(router: Any, settings: MeterSettings, job: Any) -> Any:
+    """A copy of a Router, which shares its deployments and their state."""
+    outer = copy.copy(router)
+    for name in _METHODS:
+        setattr(outer, name, _function(getattr(router, name), settings, job))
+    return outer
+
+
 def _function(plain: Any, settings: MeterSettings, job: Any) -> Any:
-    if inspect.iscoroutinefunction(plain):
+    plain = unwrapped(plain)
+    make = _async_function if inspect.iscoroutinefunction(plain) else _sync_function
+    metered = functools.wraps(plain)(make(plain, settings, job))
+    remember(metered, plain)
+    return metered
 
-        @functools.wraps(plain)
-        async def metered_async(*args: Any, **kwargs: Any) -> Any:
-            current = job if job is not None else _current()
-            if not isinstance(current, RunningJob):
-                return await plain(*args, **kwargs)
-            kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
-            driver = AsyncDriver(current, call)
-            if not kwargs.get("stream"):
-                return await driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
-            stream = await driver.open(lambda: plain(*args, **kwargs))
-            return MeteredAsyncStream(stream, driver, is_hidden)
 
-        return metered_async
+def _async_function(plain: Any, settings: MeterSettings, job: Any) -> Any:
+    async def metered(*args: Any, **kwargs: Any) -> Any:
+        current = job if job is not None else current_job()
+        if not isinstance(current, RunningJob):
+            return await plain(*args, **kwargs)
+        kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
+        driver = AsyncDriver(current, call)
+        if not kwargs.get("stream"):
+            return await driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
+        stream = await driver.open(lambda: plain(*args, **kwargs))
+        return MeteredAsyncStream(stream, driver, is_hidden)
 
-    @functools.wraps(plain)
+    return metered
+
+
+def _sync_function(plain: Any, settings: MeterSettings, job: Any) -> Any:
     def metered(*args: Any, **kwargs: Any) -> Any:
-        current = job if job is not None else _current()
+        current = job if job is not None else current_job()
         if current is None or isinstance(current, RunningJob):
             return plain(*args, **kwargs)
         kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
         driver = SyncDriver(current, call)
         if not kwargs.get("stream"):
             return driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
+        kwargs.setdefault("timeout", settings.longest_silence)
         stream = driver.open(lambda: plain(*args, **kwargs))
         return MeteredStream(stream, driver, is_hidden)
 
     return metered
 
 
-def _current() -> Any:
-    from glidemq_core import current_job
-
-    return current_job()
-
-
 def _prepare(
     args: tuple[Any, ...], kwargs: dict[str, Any], settings: MeterSettings, job: Any
-) -> Any:
+) -> tuple[dict[str, Any], Callable[[Any], bool], MeteredCall]:
     """The arguments for a metered call: retries off, usage stated; which events to hide; the call."""
     kwargs = {"num_retries": settings.sdk_retries, "max_retries": settings.sdk_retries, **kwargs}
     is_hidden: Callable[[Any], bool] = never
-    if kwargs.get("stream") and "include_usage" not in (kwargs.get("stream_options") or {}):
-        kwargs["stream_options"] = {**(kwargs.get("stream_options") or {}), "include_usage": True}
+    options = dict(fields(kwargs.get("stream_options")))
+    if kwargs.get("stream") and "include_usage" not in options:
+        kwargs["stream_options"] = {**options, "include_usage": True}
         is_hidden = _is_only_usage
     request = dict(zip(("model", "messages"), args, strict=False)) | kwargs
     model = str(request.get("model", ""))
     provider = str(
         kwargs.get("custom_llm_provider") or (model.partition("/")[0] if "/" in model else "openai")
     )
-    return (
-        kwargs,
-        is_hidden,
-        Wrapping(provider=provider, settings=settings).call(_API, request, job),
-    )
+    wrapping = Wrapping(provider=provider, settings=settings)
+    return kwargs, is_hidden, wrapping.call(_HOOK, request, job)
 
 
 def _is_only_usage(event: Any) -> bool:
@@ -135,21 +153,14 @@ class MeteredAsyncStream:
 
     def __init__(self, stream: Any, driver: AsyncDriver, is_hidden: Callable[[Any], bool]) -> None:
         self._stream = stream
-        self._driver = driver
-        self._events = driver.events(stream.__aiter__(), is_hidden)
+        self._events = driver.events(stream.__aiter__(), is_hidden, stream.aclose)
+        self.aclose = driver.close
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._events
+        return self
 
     async def __anext__(self) -> Any:
         return await self._events.__anext__()
-
-    async def aclose(self) -> None:
-        """Stop reading: settles the call and closes the provider's stream."""
-        await self._driver.settle()
-        close = getattr(self._stream, "aclose", None)
-        if close is not None:
-            await close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -161,9 +172,10 @@ class MeteredStream:
     def __init__(self, stream: Any, driver: SyncDriver, is_hidden: Callable[[Any], bool]) -> None:
         self._stream = stream
         self._events = driver.events(iter(stream), is_hidden)
+        self.close = driver.close
 
     def __iter__(self) -> Iterator[Any]:
-        return self._events
+        return self
 
     def __next__(self) -> Any:
         return next(self._events)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from glidemq_llm._read import fields
 from glidemq_llm.metering import MeterSettings
-from glidemq_llm.providers._hooks import Hook, Wrapping, as_they_are, install
+from glidemq_llm.providers._hooks import (
+    Arguments,
+    Hook,
+    Wrapping,
+    as_they_are,
+    install,
+    is_async_client,
+    remember,
+    sync_timeout,
+    unwrapped,
+)
 
 _VENDORS = {
     "openai.com": "openai",
@@ -30,8 +39,13 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     """A metered copy of the client: the same class, sharing its connections."""
     outer = client.copy()
     inner = client.copy(max_retries=settings.sdk_retries)
-    wrapping = Wrapping(provider=vendor_of(str(client.base_url)), settings=settings, job=job)
-    is_async = type(client).__name__.startswith("Async")
+    wrapping = Wrapping(
+        provider=vendor_of(str(client.base_url)),
+        settings=settings,
+        job=job,
+        sync_timeout=sync_timeout(client, settings),
+    )
+    is_async = is_async_client(client)
     for hook in _HOOKS:
         install(outer, inner, hook, wrapping, is_async=is_async)
 
@@ -39,6 +53,7 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
         return wrap(client.copy(**changes), settings, job)
 
     outer.copy = outer.with_options = copy
+    remember(outer, client)
     return outer
 
 
@@ -47,7 +62,7 @@ CHAT_API = "openai.chat"
 
 def quiet(client: Any) -> Any:
     """A copy that does not retry by itself."""
-    return client.copy(max_retries=0)
+    return unwrapped(client).copy(max_retries=0)
 
 
 def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +74,29 @@ def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dic
 async def send_chat(client: Any, request: dict[str, Any]) -> Any:
     """Send it; answers the SDK's stream."""
     return await client.chat.completions.create(**request)
+
+
+RESPONSES_API = "openai.responses"
+
+
+def responses_request(model: str, input: Any, params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a streamed call of the Responses API."""
+    return {**params, "model": model, "input": input, "stream": True}
+
+
+async def send_responses(client: Any, request: dict[str, Any]) -> Any:
+    """Send it; answers the SDK's stream."""
+    return await client.responses.create(**request)
+
+
+async def send_embeddings(client: Any, request: dict[str, Any]) -> Any:
+    """Ask for the vectors of a batch of texts."""
+    return await client.embeddings.create(**request)
+
+
+def vectors_of(answer: Any) -> list[list[float]]:
+    """The vectors of an answer, in the order of the texts."""
+    return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
 
 
 def vendor_of(base_url: str) -> str:
@@ -74,10 +112,9 @@ def vendor_of(base_url: str) -> str:
     )
 
 
-def _with_usage(arguments: dict[str, Any]) -> tuple[dict[str, Any], Callable[[Any], bool]]:
+def _with_usage(arguments: dict[str, Any]) -> Arguments:
     """Have a stream state its usage; a caller who did not ask for that chunk does not see it."""
-    asked = arguments.get("stream_options")
-    options = dict(asked) if isinstance(asked, dict) else {}
+    options = dict(fields(arguments.get("stream_options")))
     if not arguments.get("stream") or "include_usage" in options:
         return as_they_are(arguments)
     options["include_usage"] = True
@@ -89,10 +126,15 @@ def _is_only_usage(event: Any) -> bool:
     return not chunk.get("choices") and chunk.get("usage") is not None
 
 
+_CHAT = "openai.chat"
 _HOOKS = (
-    Hook(path="chat.completions", method="create", api="openai.chat", prepare=_with_usage),
-    Hook(path="chat.completions", method="parse", api="openai.chat", prepare=as_they_are),
-    Hook(path="responses", method="create", api="openai.responses", prepare=as_they_are),
-    Hook(path="responses", method="parse", api="openai.responses", prepare=as_they_are),
-    Hook(path="embeddings", method="create", api="openai.chat", prepare=as_they_are),
+    Hook(path="chat.completions", method="create", api=_CHAT, prepare=_with_usage),
+    Hook(path="chat.completions", method="parse", api=_CHAT),
+    # The same resource a second time, under the name that it had before.
+    Hook(path="beta.chat.completions", method="create", api=_CHAT, prepare=_with_usage),
+    Hook(path="beta.chat.completions", method="parse", api=_CHAT),
+    Hook(path="completions", method="create", api=_CHAT, prepare=_with_usage),
+    Hook(path="responses", method="create", api="openai.responses"),
+    Hook(path="responses", method="parse", api="openai.responses"),
+    Hook(path="embeddings", method="create", api=_CHAT, is_text=False),
 )

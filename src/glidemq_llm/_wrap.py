@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TypeVar
 
 from glidemq_core.errors import InvalidOption
 from glidemq_llm.metering import MeterSettings
 from glidemq_llm.pricing import Pricing
+from glidemq_llm.providers._hooks import unwrapped
 
 T = TypeVar("T")
 
@@ -58,7 +60,7 @@ def wrap(
         sdk_retries=sdk_retries,
     )
     module = importlib.import_module(f"glidemq_llm.providers.{provider}")
-    return module.wrap(client, settings, job)
+    return module.wrap(unwrapped(client), settings, job)
 
 
 def package_of(client: object) -> str:
@@ -67,11 +69,8 @@ def package_of(client: object) -> str:
     Raises:
         InvalidOption: None of them.
     """
-    module = (
-        client.__name__ if isinstance(client, ModuleType) else getattr(client, "__module__", "")
-    )
-    for name in (module, type(client).__module__):
-        package = str(name).partition(".")[0]
+    for name in _modules(unwrapped(client)):
+        package = name.partition(".")[0]
         if package in _PROVIDERS:
             return _PROVIDERS[package]
     raise InvalidOption(
@@ -80,3 +79,13 @@ def package_of(client: object) -> str:
         f"no adapter for {type(client).__name__}; known are {', '.join(sorted(_PROVIDERS))}. "
         "With any other SDK, call job.stream_chunk and job.report_usage yourself",
     )
+
+
+def _modules(client: object) -> Iterator[str]:
+    """Where a client may come from: a module's name, a function's, or those of its class and bases."""
+    if isinstance(client, ModuleType):
+        yield client.__name__
+    else:
+        yield str(getattr(client, "__module__", ""))
+        for base in type(client).__mro__:
+            yield base.__module__

@@ -1,0 +1,173 @@
+"""Reading a whole answer, of any vendor: its text, thinking and tool calls as pieces, and why it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from glidemq_llm._read import fields, items, text
+from glidemq_llm._translate import at_index, encoded, tool_piece
+from glidemq_llm._translate_others import GeminiTranslator, OllamaTranslator
+from glidemq_llm.chunks import Finish, FinishReason, Piece, finish_reason
+
+Answer = Mapping[str, Any]
+
+
+def read_answer(response: object) -> tuple[list[Piece], Finish]:
+    """The pieces of an answer that came in one piece, and its ending.
+
+    Args:
+        response: An SDK's object or a decoded body. The vendor is told by its fields; an answer without any text
+            (embeddings, images) gives no pieces.
+    """
+    answer = fields(response)
+    for name, read in _READERS:
+        if answer.get(name) is not None:
+            return read(answer)
+    return [], Finish(FinishReason.UNKNOWN, "")
+
+
+def _chat(answer: Answer) -> tuple[list[Piece], Finish]:
+    """OpenAI chat completions, the older completions, Mistral, and all their kin."""
+    pieces: list[Piece] = []
+    raw = ""
+    for choice in map(fields, items(answer["choices"])):
+        at = at_index(choice.get("index"))
+        message = fields(choice.get("message"))
+        pieces += _said(
+            "reasoning", message.get("reasoning_content") or message.get("reasoning"), at
+        )
+        pieces += _content(message.get("content"), at)
+        pieces += _said("content", choice.get("text"), at)
+        pieces += _said("refusal", message.get("refusal"), at)
+        calls = items(message.get("tool_calls"))
+        if not calls and message.get("function_call"):  # the form before tool calls
+            calls = [{"function": message["function_call"]}]
+        pieces += _calls(calls)
+        raw = raw or text(choice.get("finish_reason")) or ""
+    return pieces, Finish(finish_reason(raw), raw)
+
+
+def _content(content: object, at: Mapping[str, str]) -> Iterator[Piece]:
+    """Text, or a list of parts of which some are thinking (Mistral, Cohere)."""
+    if isinstance(content, str):
+        yield from _said("content", content, at)
+    for part in map(fields, items(content)):
+        thinking = part.get("thinking")
+        yield from _said("reasoning", thinking, at)
+        for thought in map(fields, items(thinking)):
+            yield from _said("reasoning", thought.get("text"), at)
+        yield from _said("content", part.get("text"), at)
+
+
+def _calls(calls: list[Any]) -> Iterator[Piece]:
+    for index, call in enumerate(map(fields, calls)):
+        function = fields(call.get("function"))
+        yield _tool(index, call.get("id"), function.get("name"), function.get("arguments"))
+
+
+def _tool(index: int, call_id: object, name: object, arguments: object) -> Piece:
+    return tool_piece(
+        encoded(arguments) if arguments else "",
+        index=str(index),
+        id=text(call_id) or "",
+        name=text(name) or "",
+        done="1",
+    )
+
+
+def _said(type: str, content: object, at: Mapping[str, str]) -> Iterator[Piece]:
+    if isinstance(content, str) and content:
+        yield Piece(type, content, at)
+
+
+def _messages(answer: Answer) -> tuple[list[Piece], Finish]:
+    """Anthropic messages."""
+    pieces: list[Piece] = []
+    for index, block in enumerate(map(fields, items(answer["content"]))):
+        at = at_index(index)
+        pieces += _said("reasoning", block.get("thinking"), at)
+        pieces += _said("content", block.get("text"), at)
+        if str(block.get("type")).endswith("tool_use"):
+            pieces.append(_tool(index, block.get("id"), block.get("name"), block.get("input")))
+    raw = text(answer.get("stop_reason")) or ""
+    return pieces, Finish(finish_reason(raw), raw)
+
+
+def _responses(answer: Answer) -> tuple[list[Piece], Finish]:
+    """OpenAI responses; Bedrock's Converse has an `output` of another kind."""
+    if "message" in fields(answer["output"]):
+        return _converse(answer)
+    pieces: list[Piece] = []
+    has_calls = False
+    for index, item in enumerate(map(fields, items(answer["output"]))):
+        at = at_index(index)
+        for thought in map(fields, items(item.get("summary"))):
+            pieces += _said("reasoning", thought.get("text"), {**at, "kind": "summary"})
+        for part in map(fields, items(item.get("content"))):
+            type = "reasoning" if part.get("type") == "reasoning_text" else "content"
+            pieces += _said(type, part.get("text"), at)
+            pieces += _said("refusal", part.get("refusal"), at)
+        if item.get("type") in ("function_call", "custom_tool_call"):
+            has_calls = True
+            arguments = item.get("arguments") or item.get("input")
+            pieces.append(_tool(index, item.get("call_id"), item.get("name"), arguments))
+    return pieces, _responses_finish(answer, has_calls=has_calls)
+
+
+def _responses_finish(answer: Answer, *, has_calls: bool) -> Finish:
+    status = text(answer.get("status")) or ""
+    if status == "incomplete":
+        raw = text(fields(answer.get("incomplete_details")).get("reason")) or status
+        return Finish(finish_reason(raw), raw)
+    if status == "completed" and has_calls:
+        return Finish(FinishReason.TOOL_CALLS, status)
+    return Finish(finish_reason(status), status)
+
+
+def _converse(answer: Answer) -> tuple[list[Piece], Finish]:
+    """Bedrock Converse."""
+    pieces: list[Piece] = []
+    message = fields(fields(answer["output"]).get("message"))
+    for index, block in enumerate(map(fields, items(message.get("content")))):
+        at = at_index(index)
+        thought = fields(fields(block.get("reasoningContent")).get("reasoningText"))
+        pieces += _said("reasoning", thought.get("text"), at)
+        pieces += _said("content", block.get("text"), at)
+        tool = fields(block.get("toolUse"))
+        if tool:
+            pieces.append(_tool(index, tool.get("toolUseId"), tool.get("name"), tool.get("input")))
+    raw = text(answer.get("stopReason")) or ""
+    return pieces, Finish(finish_reason(raw), raw)
+
+
+def _gemini(answer: Answer) -> tuple[list[Piece], Finish]:
+    """A whole answer has the shape of a stream's chunk."""
+    reader = GeminiTranslator()
+    return reader.translate(answer), reader.finish or Finish(FinishReason.UNKNOWN, "")
+
+
+def _cohere_or_ollama(answer: Answer) -> tuple[list[Piece], Finish]:
+    if "done" in answer:
+        reader = OllamaTranslator()
+        return reader.translate(answer), reader.finish or Finish(FinishReason.UNKNOWN, "")
+    message = fields(answer.get("message"))
+    pieces = [
+        *_content(message.get("content"), at_index(0)),
+        *_calls(items(message.get("tool_calls"))),
+    ]
+    raw = text(answer.get("finish_reason")) or ""
+    return pieces, Finish(finish_reason(raw), raw)
+
+
+# By the field that tells the shape, in this order.
+_READERS: tuple[tuple[str, Callable[[Answer], tuple[list[Piece], Finish]]], ...] = (
+    ("choices", _chat),
+    ("candidates", _gemini),
+    ("prompt_feedback", _gemini),
+    ("promptFeedback", _gemini),
+    ("output", _responses),
+    ("content", _messages),
+    ("message", _cohere_or_ollama),
+    ("done", _cohere_or_ollama),
+)

@@ -1,0 +1,145 @@
+"""The same as `_drivers` for a sync client, in a handler's own thread.
+
+A thread can't be cancelled and has no timers: silence is bounded by the HTTP timeout that the call is given, and a stop
+of the run is noticed at the next event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar
+
+from glidemq_llm._drivers import mark
+from glidemq_llm.chunks import Piece
+from glidemq_llm.classify import ErrorCategory, classify_error
+from glidemq_llm.metering import MeteredCall
+
+T = TypeVar("T")
+Close = Callable[[], object]
+
+
+class SyncDriver:
+    """Drives one call of a sync client."""
+
+    def __init__(self, job: Any, call: MeteredCall) -> None:
+        self._job = job
+        self.call = call
+        self._events: Generator[Any] | None = None
+        self._close: Close | None = None
+        job.on_exit(self._close_after_handler)
+
+    def whole(self, send: Callable[[], T], read: Callable[[T], object]) -> T:
+        """See AsyncDriver.whole."""
+        try:
+            self._admit()
+            answer = send()
+            self._write(self.call.take(read(answer)))
+        except BaseException as error:
+            self.settle(mark(error))
+            raise
+        self.settle(None, whole=True)
+        return answer
+
+    def open(self, send: Callable[[], T]) -> T:
+        """See AsyncDriver.open."""
+        try:
+            self._admit()
+            return send()
+        except BaseException as error:
+            self.settle(mark(error))
+            raise
+
+    def events(
+        self, source: Iterator[T], is_hidden: Callable[[T], bool], close: Close | None = None
+    ) -> Generator[T]:
+        """See AsyncDriver.events."""
+        self._close = close
+        self._events = self._metered(source, is_hidden)
+        return self._events
+
+    def _metered(self, source: Iterator[T], is_hidden: Callable[[T], bool]) -> Generator[T]:
+        call = self.call
+        error: BaseException | None = None
+        is_first = True
+        try:
+            for event in source:
+                is_first = False
+                self._write(call.feed(event))
+                if not is_hidden(event):
+                    yield event
+            error = call.fault()
+            if error is not None:
+                raise error
+        except GeneratorExit:
+            if call.lacks_usage:
+                self._drain(source)
+            raise
+        except BaseException as caught:
+            error = self._told(caught, is_first=is_first)
+            if error is not caught:
+                raise error from caught
+            raise
+        finally:
+            try:
+                self._hang_up(source)
+            finally:
+                self.settle(error)
+
+    def _told(self, caught: BaseException, *, is_first: bool) -> BaseException:
+        """A read that timed out is a stalled stream, in whatever way the SDK says so."""
+        is_timeout = (
+            isinstance(caught, Exception)
+            and classify_error(caught).category is ErrorCategory.TIMEOUT
+        )
+        if not is_timeout:
+            return mark(caught)
+        return self.call.stalled(self.call.settings.longest_silence, is_first=is_first)
+
+    def _drain(self, source: Iterator[object]) -> None:
+        # Bounded by the read timeout; what is left after the end of an answer is on its way already.
+        with contextlib.suppress(OSError, ValueError):
+            for event in source:
+                self.call.feed(event)
+
+    def _hang_up(self, source: object) -> None:
+        close: Close | None = getattr(source, "close", None)
+        if close is not None:
+            close()
+        if self._close is not None:
+            self._close()
+
+    def close(self) -> None:
+        """See AsyncDriver.close."""
+        if self._events is not None and not self.call.is_settled:
+            with contextlib.suppress(ValueError):  # it is running, in another thread
+                self._events.close()
+            if not self.call.is_settled and self._close is not None:
+                self._close()
+        self.settle()
+
+    async def _close_after_handler(self) -> None:
+        if not self.call.is_settled:
+            # The job's blocking methods wait for this loop.
+            await asyncio.to_thread(self.close)
+
+    def settle(self, error: BaseException | None = None, *, whole: bool = False) -> None:
+        """See AsyncDriver.settle."""
+        if self.call.is_settled:
+            return
+        settlement = self.call.settle(error, whole=whole)
+        if settlement.report is not None:
+            self._job.book(**settlement.report)
+        if not self._job.cancelled:
+            self._write(settlement.pieces)
+
+    def _admit(self) -> None:
+        self.call.check()
+        self.call.is_sent = True
+
+    def _write(self, pieces: Iterable[Piece]) -> None:
+        if not self.call.settings.stream:
+            return
+        for piece in pieces:
+            self._job.stream_chunk(piece.type, piece.content, **piece.fields)
