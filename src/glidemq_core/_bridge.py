@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar, cast
@@ -197,7 +196,6 @@ class Resident:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._glide: Any = None
         self._opening = asyncio.Lock()
-        _residents.add(self)
 
     async def _at_home(
         self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float | None = None
@@ -252,9 +250,6 @@ class Resident:
             logger.warning("a connection stays open: %s", error)
 
 
-_residents: weakref.WeakSet[Resident] = weakref.WeakSet()
-
-
 def _after_fork() -> None:
     """The child has none of its parent's threads, and its parent's connections are not its own."""
     global _owner, _lock
@@ -262,8 +257,6 @@ def _after_fork() -> None:
     _owner = None
     _mailboxes.clear()
     _bridges.clear()
-    for resident in list(_residents):
-        resident._loop = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] of this module
 
 
 if hasattr(os, "register_at_fork"):

@@ -53,7 +53,9 @@ class Children:
 
     async def ended(self) -> dict[str, ChildEnd] | None:
         """The endings of all children by key, or None while some have not ended."""
-        pending, flat = await self._host.client.call("job_children", self._host.root, {"id": self._run.id})
+        pending, flat = await self._host.client.call(
+            "job_children", self._host.root, {"id": self._run.id}
+        )
         return ends_of(flat) if pending <= 0 else None
 
     def _label(self, name: str, key: str | None) -> str:

@@ -11,7 +11,6 @@ import msgspec
 from .errors import InvalidOption, PayloadTooLarge
 
 MAX_PAYLOAD: Final = 1_048_576
-_encoder = msgspec.json.Encoder(enc_hook=lambda value: _foreign(value))
 _decoder = msgspec.json.Decoder()
 
 
@@ -57,6 +56,9 @@ def _foreign(value: object) -> object:
     if dump is None:
         raise TypeError(f"objects of type {type(value).__qualname__} are not supported")
     return dump(mode="json")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_foreign)
 
 
 def _has_nan(value: object) -> bool:

@@ -68,7 +68,9 @@ class Executor:
             await job.exit()
             run.let_go()
         if run.park is not None:
-            return self._failed(run, ParkIgnored("the handler returned although it had asked to be parked"))
+            return self._failed(
+                run, ParkIgnored("the handler returned although it had asked to be parked")
+            )
         if run.stop_reason is not None and run.stop_reason != "shutdown":
             return self._stopped(run) or outcomes.of_result(value, run.claim.attempt)
         return outcomes.of_result(value, run.claim.attempt)
@@ -145,7 +147,7 @@ def check_handlers(handlers: Handlers) -> dict[str, tuple[Callable[[Any], Any], 
     if isinstance(handlers, Mapping):
         named = cast("Mapping[str, Handler]", handlers)
         if not named:
-            raise InvalidOption("handler", handlers, "an empty mapping")
+            raise InvalidOption("handler", named, "an empty mapping")
         return {name: _one(handler, f"handler[{name!r}]") for name, handler in named.items()}
     return {"": _one(handlers, "handler")}
 

@@ -257,8 +257,7 @@ class Hub:
         for job_id, row in zip(ids, rows, strict=True):
             if not row[0]:
                 continue
-            texts = [part.decode() for part in row]
-            ending = Ending(*texts[:4], int(texts[4])) if len(texts) > 4 else Ending(texts[0])
+            ending = _ending_of([part.decode() for part in row])
             for future in self._endings.get(job_id, []):
                 if not future.done():
                     future.set_result(ending)
@@ -272,6 +271,13 @@ class Hub:
             for future in futures:
                 if not future.done():
                     future.set_exception(error)
+
+
+def _ending_of(texts: list[str]) -> Ending:
+    if len(texts) < 5:
+        return Ending(texts[0])
+    state, result, error, reason, attempt = texts
+    return Ending(state, result, error, reason, int(attempt))
 
 
 def chunk_of(entry_id: bytes, fields: list[bytes]) -> Chunk:

@@ -28,7 +28,9 @@ class Journal:
         self._entries = {key: text for key, text in pairs.items() if not key.startswith("?")}
         self._begun = {key[1:]: text for key, text in pairs.items() if key.startswith("?")}
         # A wait that was begun is where the last run stopped; a paid step that was begun may have to run again.
-        self._unread = set(self._entries) | {key for key in self._begun if not key.startswith("step:")}
+        self._unread = set(self._entries) | {
+            key for key in self._begun if not key.startswith("step:")
+        }
         self._ordinals: defaultdict[str, int] = defaultdict(int)
         self._open: set[str] = set()
 
@@ -66,7 +68,11 @@ class Journal:
 
     def signals(self) -> list[dict[str, Any]]:
         """All messages that waits of this job have taken, in no particular order."""
-        found = (_codec.loads(text) for key, text in self._entries.items() if key.startswith(("signal:", "suspend:")))
+        found = (
+            _codec.loads(text)
+            for key, text in self._entries.items()
+            if key.startswith(("signal:", "suspend:"))
+        )
         return [entry for entry in found if not entry.get("timeout")]
 
 

@@ -62,20 +62,25 @@ async def ensure_loaded(glide: Any, package: Any, library: Library, target: Targ
         LibraryError: The server refuses the text.
     """
     for _ in range(_ROUNDS):
-        refused = False
-        for address, description in (await _descriptions(glide, package, library, target)).items():
-            if library.should_replace(description):
-                is_new = description is None
-                refused |= not await _load(glide, package, library, address, is_new=is_new)
-        if not refused:
+        wanting = {
+            address: description
+            for address, description in (
+                await _descriptions(glide, package, library, target)
+            ).items()
+            if library.should_replace(description)
+        }
+        if not wanting:
             return
-    # Somebody loads and removes it all the time; a call that misses its function comes here again.
+        for address, description in wanting.items():
+            await _load(glide, package, library, address, is_new=description is None)
+    # Somebody loads or removes it all the time; a call that misses its function comes here again.
 
 
-async def _load(glide: Any, package: Any, library: Library, address: str, *, is_new: bool) -> bool:
-    """Load it on one primary (`address` "": the only one); False: somebody else was quicker, look again what he has loaded.
+async def _load(glide: Any, package: Any, library: Library, address: str, *, is_new: bool) -> None:
+    """Load it on one primary (`address` "": the only one), or see that somebody else was quicker.
 
     A first load is without REPLACE: so of two starters the one with the older text can't take the place of the newer one.
+    (Of two that replace a third, it can; the newer one hears of it from its turns, see `Client.saw_revision`.)
     """
     options: dict[str, Any] = {"replace": not is_new}
     if address:
@@ -85,14 +90,13 @@ async def _load(glide: Any, package: Any, library: Library, address: str, *, is_
         await glide.function_load(library.text, **options)
     except package.RequestError as error:
         if "already exists" in str(error):
-            return False
+            return
         if "Error registering functions" in str(error) or "Error compiling" in str(error):
             raise LibraryError(
                 f"the function library can't be loaded: {library.locate(str(error))}"
             ) from error
         raise
     logger.info("loaded %s revision %d", library.name, library.revision)
-    return True
 
 
 async def _descriptions(

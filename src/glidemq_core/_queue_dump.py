@@ -41,7 +41,7 @@ class JobDump:
         satellites: The names of the keys it owns.
         chunks: Its stream, the newest 20,000 entries; `chunks_trimmed`: older ones are missing.
         lists: Lengths of its list satellites.
-        usage: Its ledger.
+        hashes: Its other satellites by name: "usage", "steps", "mailbox", "children".
     """
 
     fields: Mapping[str, str]
@@ -49,7 +49,7 @@ class JobDump:
     chunks: tuple[Entry, ...] = ()
     chunks_trimmed: bool = False
     lists: Mapping[str, int] = field(default_factory=dict[str, int])
-    usage: Mapping[str, str] = field(default_factory=dict[str, str])
+    hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,18 +141,17 @@ async def _read_job(read: Read, root: str, id: str, owned: set[str]) -> JobDump:
         name: await read("LLEN", _keys.satellite(root, id, name))
         for name in satellites & {"log", "errors"}
     }
-    usage = (
-        _texts(await read("HGETALL", _keys.satellite(root, id, "usage")))
-        if "usage" in satellites
-        else {}
-    )
+    hashes = {
+        name: _texts(await read("HGETALL", _keys.satellite(root, id, name)))
+        for name in satellites & {"usage", "steps", "mailbox", "children"}
+    }
     return JobDump(
         fields=fields,
         satellites=satellites,
         chunks=tuple(chunks),
         chunks_trimmed=trimmed,
         lists=lists,
-        usage=usage,
+        hashes=hashes,
     )
 
 

@@ -42,7 +42,9 @@ class Relay:
         try:
             while entries := await self._client.call("outbox_read", self._root, {"limit": _LIMIT}):
                 for _, flat in entries:
-                    await self._relay({flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)})
+                    await self._relay(
+                        {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+                    )
                 ids = [entry_id.decode() for entry_id, _ in entries]
                 await self._client.call("outbox_ack", self._root, {"ids": ids})
         except GlideMQError as error:
@@ -56,12 +58,19 @@ class Relay:
                 await self._child_ended(parent, entry)
         elif kind == "add":
             job = cast("dict[str, Any]", loads(entry["job"]))
-            args: dict[str, object] = {"jobs": [job], "nonce": job["id"], "id": job["id"], "repeat": True}
+            args: dict[str, object] = {
+                "jobs": [job],
+                "nonce": job["id"],
+                "id": job["id"],
+                "repeat": True,
+            }
             await self._client.call("job_add", _keys.root_of(entry["queue"]), args)
         elif kind == "cancel":
             child = cast("dict[str, str]", loads(entry["child"]))
             try:
-                await self._client.call("job_cancel", _keys.root_of(child["queue"]), {"id": child["id"]})
+                await self._client.call(
+                    "job_cancel", _keys.root_of(child["queue"]), {"id": child["id"]}
+                )
             except JobNotFound:
                 pass  # it has ended and been removed
         elif kind == "dead":
@@ -72,7 +81,9 @@ class Relay:
     async def _bury(self, entry: dict[str, str]) -> None:
         """Add the copy of a failed job to the dead-letter queue, under an id that makes a repeat the same copy."""
         facts = {name: entry[name] for name in ("id", "name", "reason") if name in entry}
-        texts = {name: loads(entry[name]) for name in ("data", "options", "error") if entry.get(name)}
+        texts = {
+            name: loads(entry[name]) for name in ("data", "options", "error") if entry.get(name)
+        }
         origin = self._root.partition("{")[2].rstrip("}")
         data = {"queue": origin, "attempt": int(entry.get("attempt", "1")), **facts, **texts}
         copy = {
@@ -80,7 +91,12 @@ class Relay:
             "name": entry["name"],
             "data": dumps(data, "data", limit=_COPY_BYTES),
         }
-        args: dict[str, object] = {"jobs": [copy], "nonce": copy["id"], "id": copy["id"], "repeat": True}
+        args: dict[str, object] = {
+            "jobs": [copy],
+            "nonce": copy["id"],
+            "id": copy["id"],
+            "repeat": True,
+        }
         await self._client.call("job_add", _keys.root_of(entry["queue"]), args)
 
     async def _child_ended(self, parent: dict[str, str], entry: dict[str, str]) -> None:

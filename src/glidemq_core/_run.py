@@ -12,7 +12,9 @@ from ._codec import loads
 from ._journal import Journal
 from .outcome import Outcome
 
-StopReason: TypeAlias = Literal["cancelled", "lease_lost", "timeout", "idle_timeout", "shutdown", "parked"]
+StopReason: TypeAlias = Literal[
+    "cancelled", "lease_lost", "timeout", "idle_timeout", "shutdown", "parked"
+]
 
 _NO_OPTIONS: dict[str, Any] = {}
 

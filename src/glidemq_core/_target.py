@@ -60,11 +60,11 @@ def parse(url: str) -> Target:
     unknown = set(query) - _PARAMETERS
     if unknown:
         raise _wrong(url, f"unknown parameters {', '.join(sorted(unknown))}")
-    flags = {
-        name: _flag(url, query, name) for name in ("cluster", "allow_eviction", "insecure_tls")
-    }
+    cluster, allow_eviction, insecure_tls = (
+        _flag(url, query, name) for name in ("cluster", "allow_eviction", "insecure_tls")
+    )
     ca = query.get("ca", [None])[0]
-    if (ca or flags["insecure_tls"]) and not _SCHEMES[parts.scheme]:
+    if (ca or insecure_tls) and not _SCHEMES[parts.scheme]:
         raise _wrong(url, "ca and insecure_tls are for TLS: valkeys://")
     user, _, place = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
@@ -75,10 +75,12 @@ def parse(url: str) -> Target:
             socket=unquote(parts.path),
             username=unquote(name) or None,
             password=unquote(password) or None,
-            **flags,
+            cluster=cluster,
+            allow_eviction=allow_eviction,
+            insecure_tls=insecure_tls,
         )
     database = _database(url, parts.path)
-    if database and flags["cluster"]:
+    if database and cluster:
         raise _wrong(url, "a cluster has only database 0")
     return Target(
         addresses=_addresses(url, place),
@@ -87,7 +89,9 @@ def parse(url: str) -> Target:
         database=database,
         tls=_SCHEMES[parts.scheme],
         ca=ca,
-        **flags,
+        cluster=cluster,
+        allow_eviction=allow_eviction,
+        insecure_tls=insecure_tls,
     )
 
 

@@ -91,7 +91,7 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
         error: BaseException | None = None
         try:
             result = context.run(function, blocking)
-        except BaseException as caught:  # carried over to the loop, whatever it is
+        except BaseException as caught:  # noqa: BLE001 carried over to the loop, whatever it is
             # StopIteration can't be set on a future
             error = RuntimeError(repr(caught)) if isinstance(caught, StopIteration) else caught
         loop.call_soon_threadsafe(deliver, result, error)

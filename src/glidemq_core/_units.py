@@ -24,7 +24,7 @@ def seconds(value: Seconds, field: str, *, low: float = 0.0) -> float:
         InvalidOption: It is not a finite number (or timedelta) of at least `low` seconds.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float):
+    if isinstance(number, bool) or not isinstance(number, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         raise InvalidOption(field, value, "not a number of seconds or a timedelta")
     if not math.isfinite(number) or not low <= number <= _MAX_SECONDS:
         raise InvalidOption(field, value, f"not between {low:g} seconds and 100 years")
@@ -62,7 +62,7 @@ def to_nano(value: Money, field: str) -> int:
     Raises:
         InvalidOption: It is not a finite, non-negative amount below 9 million units.
     """
-    if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):
+    if isinstance(value, bool) or not isinstance(value, Decimal | int | float | str):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         raise InvalidOption(field, value, "not an amount of money")
     try:
         amount = Decimal(str(value))

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 from . import _codec
 from ._journal import NO_INPUTS, Journal, input_hash
 from ._units import Seconds, seconds, to_ms
-from .errors import InvalidOption, JobNotFound, LeaseLost, SignalTimeout, StepChanged, UnrecoverableError
+from .errors import (
+    InvalidOption,
+    JobNotFound,
+    LeaseLost,
+    SignalTimeout,
+    StepChanged,
+    UnrecoverableError,
+)
 from .outcome import Delayed, Outcome
 from .outcome import Suspended as SuspendedOutcome
 from .signals import Signal, signal_of
@@ -48,8 +55,15 @@ class Waiting:
         return self._run.journal
 
     async def step(
-        self, name: str, function: Callable[..., Any], args: tuple[object, ...], *, inputs: object, on_change: OnChange,
-        paid: bool, on_begun: OnBegun,
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[object, ...],
+        *,
+        inputs: object,
+        on_change: OnChange,
+        paid: bool,
+        on_begun: OnBegun,
     ) -> Any:
         """See RunningJob.step."""
         key = self.journal.next_key("step", name)
@@ -69,18 +83,29 @@ class Waiting:
         await self._stop_if_parked()
         self._run.busy += 1
         try:
-            return await self._perform(key, hash_, function, args, paid=paid, on_begun=on_begun, name=name)
+            return await self._perform(
+                key, hash_, function, args, paid=paid, on_begun=on_begun, name=name
+            )
         finally:
             self._run.busy -= 1
             self._run.park_if_idle()
 
     async def _perform(
-        self, key: str, hash_: str, function: Callable[..., Any], args: tuple[object, ...], *, paid: bool,
-        on_begun: OnBegun, name: str,
+        self,
+        key: str,
+        hash_: str,
+        function: Callable[..., Any],
+        args: tuple[object, ...],
+        *,
+        paid: bool,
+        on_begun: OnBegun,
+        name: str,
     ) -> Any:
         if paid:
             if self.journal.begun(key) is not None and on_begun == "fail":
-                raise PossiblyBilled(f"step {name!r} began in an earlier run and may have been billed")
+                raise PossiblyBilled(
+                    f"step {name!r} began in an earlier run and may have been billed"
+                )
             await self._write(key, started=_codec.dumps({"run": self._run.claim.run}, "started"))
         result = function(*args)
         if inspect.isawaitable(result):
@@ -97,7 +122,9 @@ class Waiting:
         if entry is None:
             await self.park(Delayed("sleep", left or 0.0))
 
-    async def signal(self, kind: str, name: str, *, timeout: float | None, reason: str, job_id: str) -> Signal:
+    async def signal(
+        self, kind: str, name: str, *, timeout: float | None, reason: str, job_id: str
+    ) -> Signal:
         """Wait for a signal; see RunningJob.wait_for_signal."""
         if name in self._run.open_waits:
             raise InvalidOption("name", name, "is being waited for already in this run")
@@ -121,7 +148,12 @@ class Waiting:
             return entry, None
         await self._stop_if_parked()
         await self._host.writer.drain(self._run)
-        args: dict[str, object] = {"id": self._run.id, "token": self._run.token, "key": key, "reason": reason[:1024]}
+        args: dict[str, object] = {
+            "id": self._run.id,
+            "token": self._run.token,
+            "key": key,
+            "reason": reason[:1024],
+        }
         if name is not None:
             args["name"] = name
         if timeout is not None:
@@ -133,7 +165,12 @@ class Waiting:
         return None, left / 1000 if left >= 0 else None
 
     async def _write(self, key: str, **entry: str) -> str:
-        args: dict[str, object] = {"id": self._run.id, "token": self._run.token, "key": key, **entry}
+        args: dict[str, object] = {
+            "id": self._run.id,
+            "token": self._run.token,
+            "key": key,
+            **entry,
+        }
         return (await self._call("job_step", args)).decode()
 
     async def _call(self, name: str, args: dict[str, object]) -> Any:

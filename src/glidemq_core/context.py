@@ -9,16 +9,16 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 from . import _codec, _keys
+from ._children import Children
 from ._chunk_writer import ChunkWriter
 from ._client import Client
-from ._children import Children
 from ._run import Run
 from ._units import Money, Seconds, seconds, to_nano, whole
 from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
-from .signals import Signal, signal_of
+from .errors import GlideMQError, InvalidOption, LeaseLost
 from .flow import ChildEnd, OnChildFailure
 from .outcome import WaitingChildren
-from .errors import GlideMQError, InvalidOption, LeaseLost
+from .signals import Signal, signal_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,33 @@ class Host(Protocol):
     """What a running job needs of its worker."""
 
     @property
-    def client(self) -> Client: ...
+    def client(self) -> Client:
+        """The worker's client."""
+        ...
+
     @property
-    def root(self) -> str: ...
+    def root(self) -> str:
+        """The queue's root key."""
+        ...
+
     @property
-    def queue(self) -> str: ...
+    def queue(self) -> str:
+        """The queue's name."""
+        ...
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The worker's name."""
+        ...
+
     @property
-    def writer(self) -> ChunkWriter: ...
-    def now(self) -> float: ...
+    def writer(self) -> ChunkWriter:
+        """The one writer of its streams."""
+        ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
 
 
 class RunningJob:
@@ -194,7 +211,7 @@ class RunningJob:
         priced = {
             name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
         }
-        entry = {
+        entry: dict[str, object] = {
             "call": call,
             "model": model,
             "provider": provider,

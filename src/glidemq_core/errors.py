@@ -48,7 +48,7 @@ class InvalidOption(GlideMQError, ValueError):
         self.reason = reason
         super().__init__(f"{field}={_short(value)}: {reason}")
 
-    def __reduce__(self) -> tuple[type[InvalidOption], tuple[str, object, str]]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.field, self.value, self.reason)
 
 

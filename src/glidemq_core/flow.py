@@ -123,7 +123,9 @@ class FlowProducer:
         await self._write(plan)
         return handles
 
-    async def add_dag(self, jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[str]]) -> dict[str, FlowHandle]:
+    async def add_dag(
+        self, jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[str]]
+    ) -> dict[str, FlowHandle]:
         """Add a graph of jobs.
 
         Args:
@@ -148,7 +150,10 @@ class FlowProducer:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -158,13 +163,23 @@ class FlowProducer:
         client = self._client
         for node in plan.nodes:  # parents come before their children
             root = _keys.root_of(node.queue)
-            args: dict[str, object] = {"jobs": [node.wire], "nonce": str(node.wire["id"]), "id": node.wire["id"]}
+            args: dict[str, object] = {
+                "jobs": [node.wire],
+                "nonce": str(node.wire["id"]),
+                "id": node.wire["id"],
+            }
             verdict = await client.call("job_add", root, args)
             if verdict == b"d":
-                raise InvalidOption("job_id", node.wire["id"], f"is in queue {node.queue!r} already; the flow is incomplete")
+                raise InvalidOption(
+                    "job_id",
+                    node.wire["id"],
+                    f"is in queue {node.queue!r} already; the flow is incomplete",
+                )
             for start in range(0, len(node.children), _BATCH):
                 part = node.children[start : start + _BATCH]
-                await client.call("child_expect", root, {"parent": node.wire["id"], "children": part})
+                await client.call(
+                    "child_expect", root, {"parent": node.wire["id"], "children": part}
+                )
 
 
 @dataclass(slots=True)
@@ -193,11 +208,15 @@ class _Plan:
             key = _free_key(child.key or child.name, children)
             link = self._link(node, key, flow.on_child_failure)
             children[key] = self.tree(child, f"{where}.children[{i}]", parents=(link,))
-            node.children.append([key, dumps({"queue": child.queue, "id": children[key].id}, "child")])
+            node.children.append(
+                [key, dumps({"queue": child.queue, "id": children[key].id}, "child")]
+            )
         self._path.pop()
         return FlowHandle(id=node.wire["id"], queue=flow.queue, children=children)
 
-    def graph(self, jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[str]]) -> dict[str, FlowHandle]:
+    def graph(
+        self, jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[str]]
+    ) -> dict[str, FlowHandle]:
         """Plan a graph; answers the handles by node."""
         for name, needed in edges.items():
             for one in (name, *needed):
@@ -208,7 +227,9 @@ class _Plan:
         for name in _dependents_first(jobs, edges):
             job = jobs[name]
             if job.children:
-                raise InvalidOption(f"jobs[{name!r}].children", len(job.children), "must be empty in a graph")
+                raise InvalidOption(
+                    f"jobs[{name!r}].children", len(job.children), "must be empty in a graph"
+                )
             needed = list(dict.fromkeys(edges.get(name, ())))
             node = self._node(job, f"jobs[{name!r}]", tuple(links[name]), pending=len(needed))
             for one in needed:
@@ -216,16 +237,24 @@ class _Plan:
             handles[name] = FlowHandle(id=node.wire["id"], queue=job.queue)
         return handles
 
-    def _node(self, flow: FlowJob, where: str, parents: tuple[dict[str, str], ...], *, pending: int) -> _Node:
+    def _node(
+        self, flow: FlowJob, where: str, parents: tuple[dict[str, str], ...], *, pending: int
+    ) -> _Node:
         _keys.check_name(flow.queue, f"{where}.queue")
         if flow.on_child_failure not in ("fail", "ignore", "collect"):
-            raise InvalidOption(f"{where}.on_child_failure", flow.on_child_failure, "not fail, ignore or collect")
+            raise InvalidOption(
+                f"{where}.on_child_failure", flow.on_child_failure, "not fail, ignore or collect"
+            )
         if pending > _MAX_CHILDREN:
             raise InvalidOption(f"{where}.children", pending, f"more than {_MAX_CHILDREN}")
         known = set(NewJob.__dataclass_fields__) - {"name", "data"}
         unknown = set(flow.options) - known
         if unknown:
-            raise InvalidOption(f"{where}.options", sorted(unknown), f"unknown; known are {', '.join(sorted(known))}")
+            raise InvalidOption(
+                f"{where}.options",
+                sorted(unknown),
+                f"unknown; known are {', '.join(sorted(known))}",
+            )
         wire = options.to_wire(NewJob(name=flow.name, data=flow.data, **flow.options), f"{where}.")
         place = (flow.queue, cast("str", wire["id"]))
         if place in self._ids:
@@ -240,7 +269,12 @@ class _Plan:
         return node
 
     def _link(self, parent: _Node, key: str, policy: str) -> dict[str, str]:
-        return {"queue": parent.queue, "id": parent.wire["id"], "key": _keys.check_name(key, "key"), "policy": policy}
+        return {
+            "queue": parent.queue,
+            "id": parent.wire["id"],
+            "key": _keys.check_name(key, "key"),
+            "policy": policy,
+        }
 
 
 def _free_key(name: str, taken: Mapping[str, object]) -> str:
@@ -254,7 +288,7 @@ def _free_key(name: str, taken: Mapping[str, object]) -> str:
 
 def _dependents_first(jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[str]]) -> list[str]:
     """An order in which every node comes before the nodes it waits for."""
-    waiting = {name: 0 for name in jobs}
+    waiting = dict.fromkeys(jobs, 0)
     for needed in edges.values():
         for one in dict.fromkeys(needed):
             waiting[one] += 1
@@ -282,7 +316,9 @@ def ends_of(flat: Sequence[bytes]) -> dict[str, ChildEnd]:
             continue
         key = name.removesuffix(":end")
         end = cast("dict[str, Any]", loads(text))
-        child = cast("dict[str, str]", loads(pairs[key])) if key in pairs else {"id": "", "queue": ""}
+        child = (
+            cast("dict[str, str]", loads(pairs[key])) if key in pairs else {"id": "", "queue": ""}
+        )
         ends[key] = ChildEnd(
             key=key,
             id=child["id"],

@@ -20,6 +20,7 @@ from .job import STATES, TERMINAL
 _YEARS_MS: Final = 36_500 * 86_400_000
 _SLACK_MS: Final = 60_000
 _DEFAULT_LEASE_MS: Final = 30_000
+_MAX_MAIL: Final = 100
 _MAX_LIST: Final = {"errors": 20, "log": 1000}
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -128,7 +129,10 @@ def _check_job(dump: QueueDump, id: str, job: JobDump) -> Iterator[str]:
     elif job.fields:
         yield from _check_state(dump, id, job)
         yield from _check_satellites(dump, id, job)
-        yield from _check_usage(job.usage)
+        yield from _check_usage(job.hashes.get("usage", {}))
+        yield from _check_mailbox(job.hashes.get("mailbox", {}))
+        yield from _check_family(job)
+        yield from _check_park(job)
     else:
         yield from _check_left_over(dump, id, job)
     if job.chunks:
@@ -281,11 +285,43 @@ def _check_usage(usage: Mapping[str, str]) -> Iterator[str]:
     if calls:
         sums["calls"] = len(calls)
     # What its children have used ("flow_...") was booked on them.
+    # What descendants have used is summed beside it, under flow_*.
     totals = {
         name: int(value) for name, value in usage.items() if not name.startswith(("call:", "flow_"))
     }
-    if totals != dict(sums):
+    if totals != {name: count for name, count in sums.items() if name in totals or count}:
         yield f"its usage says {totals}, its calls add up to {dict(sums)}"
+
+
+def _check_mailbox(mailbox: Mapping[str, str]) -> Iterator[str]:
+    waiting = list(filter(None, mailbox.get("waiting", "").split(",")))
+    held = {name.split(":")[1] for name in mailbox if name.startswith("m:")}
+    if sorted(waiting) != sorted(held):
+        yield f"its mailbox lists messages {waiting}, holds {sorted(held)}"
+    if len(waiting) > _MAX_MAIL:
+        yield f"its mailbox holds {len(waiting)} messages"
+
+
+def _check_family(job: JobDump) -> Iterator[str]:
+    """A parent that has not ended waits for as many children as have not ended."""
+    state = job.fields.get("state", "")
+    children = job.hashes.get("children", {})
+    alive = sum(1 for key in children if not key.endswith(":end") and f"{key}:end" not in children)
+    pending = int(job.fields.get("pending", 0))
+    if state not in TERMINAL and pending != alive:
+        yield f"waits for {pending} children, {alive} of its children have not ended"
+    if state == "waiting_children" and pending <= 0:
+        yield "waits for children, though none is pending"
+
+
+def _check_park(job: JobDump) -> Iterator[str]:
+    if job.fields.get("state") != "suspended":
+        return
+    key = job.fields.get("wait_key", "")
+    if not key:
+        yield "is suspended without a wait"
+    elif key in job.hashes.get("steps", {}):
+        yield f"is suspended although its wait {key!r} is over"
 
 
 def _abridged(numbers: list[int]) -> str:

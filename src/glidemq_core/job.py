@@ -208,5 +208,7 @@ def _flow_usage_of(fields: Mapping[str, str]) -> JobUsage:
             sums[plain] = sums.get(plain, 0) + int(value)
     return JobUsage(
         tokens={name[7:]: value for name, value in sums.items() if name.startswith("tokens:")},
-        costs={name[6:]: from_nano(value) for name, value in sums.items() if name.startswith("costs:")},
+        costs={
+            name[6:]: from_nano(value) for name, value in sums.items() if name.startswith("costs:")
+        },
     )

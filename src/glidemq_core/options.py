@@ -163,11 +163,12 @@ def _fallbacks(entries: object, field: str) -> dict[str, object]:
 def _fallback(entry: object, field: str) -> dict[str, object]:
     if not isinstance(entry, Mapping):
         raise InvalidOption(field, entry, "not a mapping with a model")
-    plain: dict[str, object] = {str(key): value for key, value in entry.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] a user's mapping
+    given = cast("Mapping[object, object]", entry)
+    plain = {str(key): value for key, value in given.items()}
     unknown = set(plain) - {"model", "provider", "params"}
     if unknown:
         raise InvalidOption(
-            field, entry, f"unknown {sorted(unknown)}; known are model, provider, params"
+            field, given, f"unknown {sorted(unknown)}; known are model, provider, params"
         )
     if not isinstance(plain.get("model"), str) or not plain["model"]:
         raise InvalidOption(f"{field}.model", plain.get("model"), "not the name of a model")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback as tracebacks
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from . import _codec
 from ._units import to_ms
@@ -165,6 +165,48 @@ def error_text(error: BaseException, attempt: int) -> str:
     )
 
 
+_PLAIN: Final[dict[type, str]] = {
+    WaitingChildren: "waiting_children",
+    Cancelled: "cancelled",
+    Released: "released",
+}
+
+
+def _described(outcome: Outcome) -> tuple[str, str | None, dict[str, object]]:
+    """Kind, text and further facts of an outcome."""
+    match outcome:
+        case Completed(result):
+            return "completed", result, {}
+        case Retry():
+            return "retry", None, _retry(outcome)
+        case Failed(reason, error):
+            return "failed", None, {"reason": reason, "error": error}
+        case Delayed():
+            return "delayed", None, _delayed(outcome)
+        case Suspended(timeout):
+            return "suspended", None, {} if timeout is None else {"delay_ms": to_ms(timeout)}
+        case Dropped():
+            raise ValueError("a dropped run has no line")
+        case _:
+            return _PLAIN[type(outcome)], None, {}
+
+
+def _retry(outcome: Retry) -> dict[str, object]:
+    extra: dict[str, object] = {"error": outcome.error, "delay_ms": to_ms(outcome.delay)}
+    if outcome.fallback is not None:
+        extra["fallback"] = outcome.fallback
+    return extra
+
+
+def _delayed(outcome: Delayed) -> dict[str, object]:
+    extra: dict[str, object] = {"why": outcome.why}
+    if outcome.delay is not None:
+        extra["delay_ms"] = to_ms(outcome.delay)
+    if outcome.on is not None:
+        extra |= {"on": outcome.on, "generation": outcome.generation}
+    return extra
+
+
 def to_wire(
     outcome: Outcome,
     *,
@@ -174,35 +216,7 @@ def to_wire(
     tail: tuple[int, list[list[str]]] | None = None,
 ) -> list[object]:
     """An outcome as a line of a turn (docs: lua/functions/turn.lua); `ago`: seconds since the run started."""
-    extra: dict[str, object] = {}
-    text: str | None = None
-    match outcome:
-        case Completed(result):
-            kind, text = "completed", result
-        case Retry(error, delay, fallback):
-            kind = "retry"
-            extra = {"error": error, "delay_ms": to_ms(delay)}
-            if fallback is not None:
-                extra["fallback"] = fallback
-        case Failed(reason, error):
-            kind = "failed"
-            extra = {"reason": reason, "error": error}
-        case Delayed(why, delay, on, generation):
-            kind = "delayed"
-            extra = {"why": why} if delay is None else {"why": why, "delay_ms": to_ms(delay)}
-            if on is not None:
-                extra |= {"on": on, "generation": generation}
-        case Suspended(timeout):
-            kind = "suspended"
-            extra = {} if timeout is None else {"delay_ms": to_ms(timeout)}
-        case WaitingChildren():
-            kind = "waiting_children"
-        case Cancelled():
-            kind = "cancelled"
-        case Released():
-            kind = "released"
-        case Dropped():
-            raise ValueError("a dropped run has no line")
+    kind, text, extra = _described(outcome)
     if tail is not None:
         extra["tail"] = tail
     line: list[object] = [job_id, token, kind, to_ms(ago)]

@@ -202,7 +202,7 @@ class Queue:
         """
         if state not in STATES:
             raise InvalidOption("state", state, f"not one of {', '.join(STATES)}")
-        args = {
+        args: dict[str, object] = {
             "state": state,
             "start": whole(start, "start"),
             "limit": whole(limit, "limit", low=1, high=1000),
@@ -336,7 +336,7 @@ class Queue:
 
     async def log(self, id: str, *, start: int = 0, limit: int = 1000) -> list[str]:
         """The lines that a job's handler logged, oldest first."""
-        args = {
+        args: dict[str, object] = {
             "id": _keys.check_name(id, "id"),
             "start": whole(start, "start", high=10**9),
             "limit": whole(limit, "limit", low=1, high=1000),
@@ -432,7 +432,7 @@ class Queue:
         now = (await self._call("queue_usage", {"first": 0, "last": 0}))[0]
         rows: list[Any] = []
         for first in range(now - minutes + 1, now + 1, 120):
-            args = {"first": first, "last": min(first + 119, now)}
+            args: dict[str, object] = {"first": first, "last": min(first + 119, now)}
             rows += (await self._call("queue_usage", args))[1:]
         return summary_of(rows)
 

@@ -48,5 +48,8 @@ class Suspended:
 def signal_of(entry: dict[str, Any]) -> Signal:
     """A stored message."""
     return Signal(
-        name=entry.get("name", ""), data=entry.get("data"), id=entry.get("id", ""), sent_at=instant(entry.get("at"))
+        name=entry.get("name", ""),
+        data=entry.get("data"),
+        id=entry.get("id", ""),
+        sent_at=instant(entry.get("at")),
     )

@@ -9,7 +9,7 @@ import re
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -169,7 +169,7 @@ def _unique_name(name: str | None) -> str:
 
 
 @contextlib.contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
+def _signals(on_signal: Callable[[], None]) -> Generator[None]:
     """Call `on_signal` on SIGTERM and SIGINT, where the loop can: in the main thread of a Unix process."""
     loop = asyncio.get_running_loop()
     added: list[signal.Signals] = []
