@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from glidemq_core import _bridge, _client
+from glidemq_core import _bridge, _client, _loader
 from glidemq_core import _glide_setup as setup
 from glidemq_core._client import BlockingClient, Client, Subscriber, release_client, shared_client
 from glidemq_core._library import Library
@@ -420,6 +420,27 @@ class TestRevisions:
         clients = [open_client(server.url, library=libraries[i % 3]) for i in range(9)]
 
         await asyncio.gather(*(count(client, str(i)) for i, client in enumerate(clients)))
+        for i, client in enumerate(clients):
+            client.saw_revision(loaded(server)[1])
+            await count(client, f"again {i}")
+
+        assert loaded(server) == [9, 3]
+
+    async def test_first_load_does_not_push_out_what_another_starter_has_loaded(
+        self, server, open_client, tmp_path, monkeypatch
+    ):
+        server.cmd("FUNCTION", "FLUSH")
+        newer, look = small_library(tmp_path, "9.3"), _loader._descriptions
+
+        async def look_and_lose_the_race(*args: Any) -> dict[str, str | None]:
+            found = await look(*args)
+            if found == {"": None}:
+                server.cmd("FUNCTION", "LOAD", newer.text)
+            return found
+
+        monkeypatch.setattr(_loader, "_descriptions", look_and_lose_the_race)
+
+        await count(open_client(server.url), "a")
 
         assert loaded(server) == [9, 3]
 
