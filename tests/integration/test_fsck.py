@@ -2,19 +2,27 @@
 
 import pytest
 
-from glidemq_core import Queue, Worker
+from glidemq_core import Queue, Worker, _keys
 from glidemq_core._client import Client
 from glidemq_core._target import parse
+from glidemq_core.fsck import KEY_TABLE
 from glidemq_core.fsck import fsck as fsck_through_client
 from tests.harness.fsck import fsck
+from tests.harness.processes import eventually
 
 
 async def write(job):
+    if job.data == "park":
+        await job.wait_for_signal("go")
     await job.stream_chunk("content", "hello")
     await job.log("line")
     await job.report_usage(model="m", tokens={"input": 3}, costs={"total": "0.5"})
     if job.data == "fail":
         raise ValueError("no")
+
+
+async def is_parked(job):
+    return (await job.snapshot()).state == "suspended"
 
 
 async def prepare(url, name):
@@ -25,6 +33,9 @@ async def prepare(url, name):
                 job = await queue.add("n", data, job_id=job_id, remove_on_complete=job_id == "gone")
                 async for _ in job.stream():
                     pass
+            parked = await queue.add("n", "park", job_id="parked")
+            await eventually(lambda: is_parked(parked))
+            await queue.signal("parked", "other")
         await queue.add("n", job_id="late", delay=60, ttl=90)
         await queue.add("n", job_id="next")
         await queue.add("n", job_id="cancelled")
@@ -141,6 +152,17 @@ async def test_worked_on_queue_is_in_order_through_client_and_connection(
         ),
         (("XTRIM", "{root}:job:done:chunks", "MAXLEN", 1), None),
         (("HINCRBY", "{root}:job:done:usage", "tokens:input", 1), "job done: its usage says"),
+        (("HSET", "{root}:job:done:usage", "tokens:output", 1), "job done: its usage says"),
+        (
+            ("HSET", "{root}:job:parked:mailbox", "m:7", "{{}}"),
+            "job parked: its mailbox lists messages",
+        ),
+        (
+            ("HSET", "{root}:job:parked:steps", "signal:go#1", "{{}}"),
+            "job parked: is suspended although its wait",
+        ),
+        (("HDEL", "{root}:job:parked", "wait_key"), "job parked: is suspended without a wait"),
+        (("HSET", "{root}:job:parked", "pending", 2), "job parked: waits for 2 children"),
         (("RPUSH", "{root}:wake", 1, 1), "tokens"),
         (("HSET", "{root}:meta", "sequence", 1), "meta: sequence 1 is below the number of jobs"),
         (("SADD", "{root}:removed:7", "x"), "key removed:7: never expires"),
@@ -159,3 +181,15 @@ async def test_each_kind_of_damage_is_named(server, url, queue_name, breakage, p
         assert found == []
     else:
         assert any(problem in line for line in found), found
+
+
+def test_key_table_knows_every_key_of_the_layout():
+    names = _keys.all_names("root")
+    del names["news"]  # a channel, no key
+
+    unknown = [
+        name
+        for name in names.values()
+        if not any(rule.fits(name.removeprefix("root:")) for rule in KEY_TABLE)
+    ]
+    assert unknown == []
