@@ -53,6 +53,11 @@ def root_of(queue: str) -> str:
     return f"glidemq:{{{queue}}}"
 
 
+def ledger_root(name: str) -> str:
+    """The root key of a ledger. No queue can have it: their names are free of colons."""
+    return f"glidemq:{{ledger:{name}}}"
+
+
 def index(root: str, name: str) -> str:
     """A state's sorted set of job ids."""
     return f"{root}:{name}"

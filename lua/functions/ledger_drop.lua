@@ -1,0 +1,36 @@
+--- ledger_drop: let a budget go after a while (a flow's budget outlives its flow by days). Until then it works on.
+-- keys   1  root of the ledger
+-- args   1  map {id, after_ms: int}
+-- reply  1 done, 0 there is no such budget
+-- error  ARG
+-- cost   O(1)
+local arg = require('lib.arg')
+local budget = require('lib.ledger_budget')
+local ledger = require('lib.ledger')
+local num = require('lib.num')
+
+local OWNED = { 'entries', 'waiters', 'waits', 'woken' }
+local INDEXES = { 'windows', 'parked', 'budgets' }
+
+local function ledger_drop(keys, args)
+  local root, map, now = keys[1], arg.map(args), num.now()
+  local id, after = arg.text(map, 'id'), arg.int(map, 'after_ms', 1, 400 * ledger.DAY_MS)
+  local spec = budget.specs(root, { id })[1]
+  if not spec then
+    return 0
+  end
+  local tx = ledger.begin(root, now)
+  spec.gone_at = now + after
+  ledger.put(tx, ledger.key(root, 'budget', id), spec, after)
+  ledger.commit(tx)
+  redis.call('PEXPIRE', budget.spend_key(root, id, spec.start), after)
+  for _, kind in ipairs(OWNED) do
+    redis.call('PEXPIRE', ledger.key(root, kind, id), after)
+  end
+  for _, index in ipairs(INDEXES) do
+    redis.call('ZREM', ledger.key(root, index), id)
+  end
+  return 1
+end
+
+return { run = ledger_drop, flags = { 'allow-oom' } }

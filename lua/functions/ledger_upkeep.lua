@@ -1,0 +1,77 @@
+--- ledger_upkeep: a bounded round of what nobody waits for: overdue calls, waiters that still fit, and what is to be
+-- relayed. Anyone may call it, once a second or when told that there is more.
+-- keys   1  root of the ledger
+-- args   1  map {ack?: [outbox entry ids that were relayed]}
+-- reply  packed [now, 1 if there is more, windows to turn [[budget, window, zone]], outbox entries as in
+--        ledger_settle: those nobody has relayed for half a second, the oldest first]
+-- error  ARG
+-- cost   at most 64 calls, 4 budgets with 256 waiters each, 64 entries
+local arg = require('lib.arg')
+local budget = require('lib.ledger_budget')
+local calls = require('lib.ledger_call')
+local ledger = require('lib.ledger')
+local num = require('lib.num')
+local wake = require('lib.ledger_wake')
+
+local MAX = 64
+local MAX_ACKS = 1000
+local MAX_BUDGETS = 4
+local RELAY_MS = 500
+
+local function due_windows(root, now)
+  local ids = redis.call('ZRANGEBYSCORE', ledger.key(root, 'windows'), '-inf', now, 'LIMIT', 0, MAX)
+  local keys, found = {}, {}
+  for i, id in ipairs(ids) do
+    keys[i] = ledger.key(root, 'budget', id)
+  end
+  local specs = ledger.read(keys)
+  for i, id in ipairs(ids) do
+    if specs[i] then
+      found[#found + 1] = { id, specs[i].window, specs[i].zone }
+    else
+      redis.call('ZREM', ledger.key(root, 'windows'), id)
+    end
+  end
+  return found
+end
+
+--- Look again at the budgets with waiters that were looked at the longest ago; answers how many entries were written.
+local function wake_parked(root, now)
+  local parked, count = ledger.key(root, 'parked'), 0
+  for _, id in ipairs(redis.call('ZRANGE', parked, 0, MAX_BUDGETS - 1)) do
+    local spec = budget.specs(root, { id })[1]
+    if not spec or redis.call('ZCARD', ledger.key(root, 'waiters', id)) == 0 then
+      redis.call('ZREM', parked, id)
+    else
+      redis.call('ZADD', parked, now, id)
+      count = count + #wake.one(root, now, id, spec, budget.spends(root, { id }, { spec.start })[1])
+    end
+  end
+  return count
+end
+
+local function outbox(root, now)
+  local until_ = num.text(math.max(0, now - RELAY_MS))
+  local found = {}
+  for i, entry in ipairs(redis.call('XRANGE', ledger.key(root, 'outbox'), '-', until_, 'COUNT', MAX)) do
+    local fields = entry[2]
+    found[i] = { entry[1], fields[2], fields[4], tonumber(fields[6]), fields[8] }
+  end
+  return found
+end
+
+local function ledger_upkeep(keys, args)
+  local root, map, now = keys[1], arg.map(args), num.now()
+  local acks = arg.texts(map, 'ack', MAX_ACKS)
+  if #acks > 0 then
+    redis.call('XDEL', ledger.key(root, 'outbox'), unpack(acks))
+  end
+  local freed, lapsed = calls.lapse_overdue(root, now, MAX)
+  wake.all(root, now, freed)
+  wake_parked(root, now)
+  local entries = outbox(root, now)
+  local more = (lapsed == MAX or #entries == MAX) and 1 or 0
+  return cmsgpack.pack({ now, more, due_windows(root, now), entries })
+end
+
+return { run = ledger_upkeep, flags = { 'allow-oom' } }

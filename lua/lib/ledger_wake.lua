@@ -1,0 +1,108 @@
+--- ledger_wake: whatever makes room in a budget leaves an unpark in the outbox for as many waiters as fit, in order, in
+-- the same call. Each wake has a new generation: a job whose refusal was older, and which is only now being parked,
+-- finds that it has been overtaken.
+local budget = require('lib.ledger_budget')
+local ledger = require('lib.ledger')
+local num = require('lib.num')
+local waiters = require('lib.ledger_waiters')
+
+local wake = {}
+
+local MAX_WAKES = 256
+local EXPECTED_MS = 5000
+local MAX_OUTBOX = 100000
+
+--- What is left under each cap beside what is kept for those on their way.
+local function room_of(root, id, spec, spend, expected)
+  local taken, room = {}, {}
+  for _, amounts in ipairs(waiters.amounts(root, id, expected)) do
+    budget.add(taken, amounts, 1)
+  end
+  for name, cap in pairs(spec.caps) do
+    room[name] = cap - (spend.used[name] or 0) - (spend.held[name] or 0) - (taken[name] or 0)
+  end
+  return room
+end
+
+--- Does it fit: 'yes', 'no', or 'never' (it asks for more than the whole cap: it must not hold up the others).
+local function fits(spec, room, amounts)
+  local answer = 'yes'
+  for name, left in pairs(room) do
+    local asked = amounts[name] or 0
+    if asked > spec.caps[name] then
+      return 'never'
+    end
+    answer = asked > left and 'no' or answer
+  end
+  return answer
+end
+
+local function choose(root, now, id, spec, spend)
+  local members, expected = waiters.heads(root, now, id, MAX_WAKES)
+  local room, chosen = room_of(root, id, spec, spend, expected), {}
+  for i, amounts in ipairs(waiters.amounts(root, id, members)) do
+    local answer = fits(spec, room, amounts)
+    if answer == 'no' then
+      break
+    elseif answer == 'yes' then
+      for name in pairs(room) do
+        room[name] = room[name] - (amounts[name] or 0)
+      end
+      chosen[#chosen + 1] = members[i]
+    end
+  end
+  return chosen
+end
+
+--- Leave the unparks of the chosen, one entry per queue, and expect them.
+local function send(root, now, id, generation, chosen)
+  local queues, expected, sent = {}, {}, {}
+  for _, member in ipairs(chosen) do
+    local queue, job = waiters.parts(member)
+    queues[queue] = queues[queue] and queues[queue] .. '\n' .. job or job
+    expected[#expected + 1] = now + EXPECTED_MS
+    expected[#expected + 1] = member
+  end
+  for queue, jobs in pairs(queues) do
+    local entry = redis.call('XADD', ledger.key(root, 'outbox'), '*', 'queue', queue, 'on', id,
+      'generation', num.text(generation), 'jobs', jobs)
+    sent[#sent + 1] = { entry, queue, id, generation, jobs }
+  end
+  redis.call('ZADD', ledger.key(root, 'woken', id), unpack(expected))
+  redis.call('ZREM', ledger.key(root, 'waiters', id), unpack(chosen))
+  return sent
+end
+
+--- Wake who fits; answers the outbox entries written: [entry, queue, budget, generation, jobs by line].
+function wake.one(root, now, id, spec, spend)
+  if redis.call('ZCARD', ledger.key(root, 'waiters', id)) == 0
+    or redis.call('XLEN', ledger.key(root, 'outbox')) >= MAX_OUTBOX then
+    return {}
+  end
+  local chosen = choose(root, now, id, spec, spend)
+  if #chosen == 0 then
+    return {}
+  end
+  spend.generation = spend.generation + 1
+  local tx = ledger.begin(root, now)
+  ledger.put(tx, budget.spend_key(root, id, spec.start), spend, budget.life(spec, spec.start, now))
+  ledger.commit(tx)
+  return send(root, now, id, spend.generation, chosen)
+end
+
+--- Wake in several budgets [{id, spec, spend}...], each once; answers all entries written.
+function wake.all(root, now, freed)
+  local sent, seen = {}, {}
+  for i = #freed, 1, -1 do -- the last one has the latest sums
+    local one = freed[i]
+    if not seen[one[1]] then
+      seen[one[1]] = true
+      for _, entry in ipairs(wake.one(root, now, one[1], one[2], one[3])) do
+        sent[#sent + 1] = entry
+      end
+    end
+  end
+  return sent
+end
+
+return wake

@@ -1,0 +1,358 @@
+"""A ledger over one client: its functions with their replies as values. Money in nano-units, times in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, cast
+
+import msgspec
+
+from . import _keys
+from ._client import Client
+from ._units import to_ms
+from .budget import Budget, BudgetState, state_of, window_bounds
+from .errors import BudgetExceeded, InvalidOption, Throttled
+from .throttle import LimiterState, idle
+from .throttle import state_of as limiter_of
+
+_unpack: Final = msgspec.msgpack.Decoder().decode
+_MAX_RENEWALS: Final = 3
+
+Outcome: TypeAlias = Literal["ok", "limited", "error", "none"]
+Settlement: TypeAlias = Literal["settled", "late", "already", "booked", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The reservation is made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverBudget:
+    """A budget leaves too little; nothing was reserved.
+
+    Attributes:
+        limit, used, reserved, asked: As the error has them.
+        on_exceeded: What the budget wants done: "fail" or "pause".
+        generation: What the budget's was; if a waiter was named it is registered, and every wake from now on is later.
+    """
+
+    budget: str
+    cap: str
+    limit: int
+    used: int
+    reserved: int
+    asked: int
+    on_exceeded: Literal["fail", "pause"]
+    generation: int
+
+    def error(self) -> BudgetExceeded:
+        """The same as an error."""
+        return BudgetExceeded(
+            self.budget,
+            cap=self.cap,
+            limit=self.limit,
+            used=self.used,
+            reserved=self.reserved,
+            asked=self.asked,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """A limiter has no room before `wait` seconds from now, which is this caller's own slot; nothing was reserved.
+
+    Attributes:
+        is_open: Its breaker is open: what it guards keeps failing.
+    """
+
+    limiter: str
+    wait: float
+    is_open: bool
+
+    def error(self) -> Throttled:
+        """The same as an error."""
+        return Throttled(self.limiter, retry_after=self.wait)
+
+
+Verdict: TypeAlias = Admitted | OverBudget | TurnedAway
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Jobs to be unparked: relay it to their queue with `job_unpark`, then acknowledge `entry` by `upkeep`.
+
+    Attributes:
+        queue_root: Root key of their queue.
+        budget: What they waited for; `generation`: what it has become.
+    """
+
+    entry: str
+    queue_root: str
+    budget: str
+    generation: int
+    jobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A settle's answer, with the jobs it has made room for."""
+
+    code: Settlement
+    wakes: tuple[Wake, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """A round of upkeep: the jobs to unpark, and whether to come again at once."""
+
+    wakes: tuple[Wake, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiter:
+    """A job to be parked if a budget with on_exceeded="pause" refuses.
+
+    Attributes:
+        queue_root: Root key of its queue.
+        since_ms: When it first waited, to keep its place; default: now, or where it stood.
+    """
+
+    queue_root: str
+    job: str
+    since_ms: int | None = None
+
+
+class LedgerClient:
+    """The functions of one ledger.
+
+    Every call may be repeated: the same call id has the same answer.
+    """
+
+    def __init__(self, client: Client, name: str = "main") -> None:
+        self.name = name
+        self.root = _keys.ledger_root(name)
+        self._client = client
+
+    async def open(self, id: str, budget: Budget, *, update: bool = False) -> str:
+        """Make a budget ("made" or "kept"), or change one ("updated" or "missing")."""
+        now = cast("int", (await self._get([], []))[0])
+        start, stop = window_bounds(budget.window, budget.time_zone, now)
+        args: dict[str, object] = {
+            "id": id,
+            "caps": budget.caps(),
+            "weights": budget.weights(),
+            "on": budget.on_exceeded,
+            "unit": budget.cost_unit,
+            "window": budget.window,
+            "zone": budget.time_zone,
+            "start": start,
+            "stop": stop,
+            "update": update,
+        }
+        return (await self._call("ledger_open", args))[0]
+
+    async def drop(self, id: str, *, after: float) -> bool:
+        """Let a budget go in `after` seconds; False: there is none."""
+        args: dict[str, object] = {"id": id, "after_ms": max(1, to_ms(after))}
+        return bool(await self._client.call("ledger_drop", self.root, args))
+
+    async def reserve(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, int],
+        ttl: float,
+        budgets: Sequence[str] = (),
+        limiters: Sequence[Mapping[str, object]] = (),
+        sent: bool = True,
+        ticket: str | None = None,
+        waiter: Waiter | None = None,
+    ) -> Verdict:
+        """Set aside what a call may use, in all budgets and limiters or in none.
+
+        Args:
+            limiters: As `Throttle.wire(name)` gives them.
+            sent: Whether an unsettled reservation counts as spent when it runs out after `ttl` seconds.
+            ticket: Who a limiter promises a slot; default the call. Give the job for a job that comes again.
+
+        Raises:
+            InvalidOption: A budget does not exist, or the call is over already.
+        """
+        args: dict[str, object] = {
+            "call": call,
+            "budgets": list(budgets),
+            "limiters": list(limiters),
+            "tokens": dict(tokens),
+            "costs": dict(costs),
+            "ttl_ms": max(1, to_ms(ttl)),
+            "sent": sent,
+        }
+        if ticket is not None:
+            args["ticket"] = ticket
+        if waiter is not None:
+            args["waiter"] = _waiter(waiter)
+        reply = await self._call("ledger_reserve", args)
+        for _ in range(_MAX_RENEWALS):
+            if reply[0] != "renew":
+                break
+            await self._turn_windows(reply[1], reply[2])
+            reply = await self._call("ledger_reserve", args)
+        return _verdict(reply, call)
+
+    async def extend(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, int],
+        ttl: float | None = None,
+    ) -> Verdict:
+        """Raise an open reservation to these totals; limiters are charged without being asked.
+
+        Raises:
+            InvalidOption: The call is not open (any more).
+        """
+        args: dict[str, object] = {"call": call, "tokens": dict(tokens), "costs": dict(costs)}
+        if ttl is not None:
+            args["ttl_ms"] = to_ms(ttl)
+        return _verdict(await self._call("ledger_extend", args), call)
+
+    async def settle(
+        self,
+        call: str,
+        *,
+        started_ms: int,
+        tokens: Mapping[str, int] | None = None,
+        costs: Mapping[str, int] | None = None,
+        unused: bool = False,
+        budgets: Sequence[str] = (),
+        outcome: Outcome = "none",
+        retry_after: float = 0.0,
+        remaining: Mapping[str, int] | None = None,
+        note: str = "",
+    ) -> Settled:
+        """Replace what was reserved by what was used; the first settle of a call counts.
+
+        Args:
+            started_ms: When the call's run began: a settle without a record that is a day late is refused.
+            unused: It was never sent: release it.
+            budgets: Where it counts if nobody has reserved it.
+            outcome: How the other side fared, for limiters: "limited" (429) lowers them, "error" counts for breakers.
+            remaining: What the other side says is left, by axis ("rpm", "tpm", ...).
+        """
+        args: dict[str, object] = {
+            "call": call,
+            "started_ms": started_ms,
+            "tokens": dict(tokens or {}),
+            "costs": dict(costs or {}),
+            "unused": unused,
+            "budgets": list(budgets),
+            "outcome": outcome,
+            "retry_after_ms": to_ms(retry_after),
+            "remaining": dict(remaining or {}),
+            "note": note,
+        }
+        reply = await self._call("ledger_settle", args)
+        for _ in range(_MAX_RENEWALS):
+            if reply[0] != "renew":
+                break
+            await self._turn_windows(reply[2], reply[3])
+            reply = await self._call("ledger_settle", args)
+        return Settled(reply[0], _wakes(reply[1]))
+
+    async def lapse(self, run: str) -> tuple[Wake, ...]:
+        """End what a run ("job/run") has left open; answers the jobs this has made room for."""
+        wakes: list[Wake] = []
+        more = True
+        while more:
+            _, more, sent = await self._call("ledger_lapse", {"run": run})
+            wakes += _wakes(sent)
+        return tuple(wakes)
+
+    async def upkeep(self, acknowledge: Iterable[str] = ()) -> Upkeep:
+        """Do a round of upkeep, acknowledge relayed entries; turns windows that have ended."""
+        now, more, windows, sent = await self._call("ledger_upkeep", {"ack": list(acknowledge)})
+        await self._turn_windows(now, windows)
+        return Upkeep(_wakes(sent), bool(more or windows))
+
+    async def budget(self, id: str) -> BudgetState | None:
+        """A budget now; None if there is none."""
+        now, (found,), _ = await self._get([id], [])
+        if found and found[0]["stop"] and now >= found[0]["stop"]:
+            await self._turn_windows(now, [[id, found[0]["window"], found[0]["zone"]]])
+            _, (found,), _ = await self._get([id], [])
+        return state_of(id, found[0], found[1], found[2]) if found else None
+
+    async def limiter(self, name: str) -> LimiterState:
+        """A limiter now."""
+        now, _, (found,) = await self._get([], [name])
+        return limiter_of(name, found[0], found[1], now) if found else idle(name)
+
+    async def history(self, id: str, *, before: str = "", limit: int = 100) -> Any:
+        """Entries of a budget ("": alerts of all), newest first, as the stream has them."""
+        args: dict[str, object] = {"id": id, "before": before, "limit": limit}
+        return await self._client.call("ledger_history", self.root, args)
+
+    async def audit_page(self, id: str, after: str) -> list[Any]:
+        """A page of an audit (see ledger_audit)."""
+        return await self._call("ledger_audit", {"id": id, "after": after})
+
+    async def _turn_windows(self, now: int, windows: Iterable[Sequence[str]]) -> None:
+        for id, window, zone in windows:
+            start, stop = window_bounds(window, zone, now)
+            await self._call("ledger_turn", {"id": id, "start": start, "stop": stop})
+
+    async def _get(self, budgets: list[str], limiters: list[str]) -> list[Any]:
+        return await self._call("ledger_get", {"budgets": budgets, "limiters": limiters})
+
+    async def _call(self, name: str, args: dict[str, object]) -> list[Any]:
+        return _unpack(await self._client.call(name, self.root, args))
+
+
+def _verdict(reply: list[Any], call: str) -> Verdict:
+    match reply:
+        case ["ok", *_]:
+            return Admitted()
+        case ["budget", facts, generation]:
+            return _over_budget(facts, generation)
+        case [("throttled" | "open") as kind, limiter, ms]:
+            return TurnedAway(limiter=limiter, wait=ms / 1000, is_open=kind == "open")
+        case ["missing", id]:
+            raise InvalidOption("budgets", id, "no budget of that id; open it first")
+        case ["renew", *_]:
+            raise InvalidOption("window", call, "clocks disagree about the budget's window")
+        case _:
+            raise InvalidOption("call", call, "this call is over: a call id is used once")
+
+
+def _over_budget(facts: Mapping[str, Any], generation: int) -> OverBudget:
+    # Weighted tokens are counted in thousandths; people see whole ones, rounded up.
+    unit = 1000 if facts["cap"] == "total_tokens" else 1
+    numbers = {
+        name: -(-int(facts[name]) // unit) for name in ("limit", "used", "reserved", "asked")
+    }
+    return OverBudget(
+        budget=facts["budget"],
+        cap=facts["cap"],
+        on_exceeded=facts["on"],
+        generation=generation,
+        **numbers,
+    )
+
+
+def _wakes(rows: Iterable[Sequence[Any]]) -> tuple[Wake, ...]:
+    return tuple(
+        Wake(entry, queue, budget, generation, tuple(jobs.split("\n")))
+        for entry, queue, budget, generation, jobs in rows
+    )
+
+
+def _waiter(waiter: Waiter) -> dict[str, object]:
+    found: dict[str, object] = {"queue": waiter.queue_root, "job": waiter.job}
+    if waiter.since_ms is not None:
+        found["since"] = waiter.since_ms
+    return found
