@@ -34,6 +34,7 @@ _STOP_LIMIT = 10.0
 _RESTARTS = 5
 _RESTARTS_WITHIN = 60.0
 _PR_SET_PDEATHSIG = 1
+_LOG_BYTES = 1_000_000
 
 Event = Literal["alone", "died", "told to stop"]
 
@@ -303,6 +304,12 @@ def _log(message: str) -> None:
     print(time.strftime("%Y-%m-%d %H:%M:%S"), message, file=sys.stderr, flush=True)  # noqa: T201 to its own log file
 
 
+def _put_away(log: Path) -> None:
+    """Begin a new log if this one is long; every start adds some 3 kB."""
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".log.old"))
+
+
 def _report(descriptor: int, message: str) -> None:
     """Tell the process that started us how it went; it may have died meanwhile."""
     try:
@@ -322,6 +329,7 @@ def main(folder: str, socket_path: str, binary: str, report: str) -> None:
     if not supervisor.claim():
         return _report(int(report), "taken")
     supervisor.listen()
+    _put_away(Path(folder) / "server.log")
     try:
         supervisor.start()
     except (OSError, RuntimeError) as error:

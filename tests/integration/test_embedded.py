@@ -335,6 +335,20 @@ def test_half_written_end_of_the_data_does_not_hinder_the_start(site):
     assert site.ask("GET kept") == "$1\r\n1\r\n"
 
 
+def test_long_log_is_put_away_at_the_next_start(site):
+    user, _ = site.user()
+    server = site.server
+    leave(user)
+    site.wait_until_down(server)
+    log = site.folder / "server.log"
+    log.write_text("x" * 1_000_001)
+
+    site.user()
+
+    assert log.stat().st_size < 10_000
+    assert (site.folder / "server.log.old").stat().st_size == 1_000_001
+
+
 # -- stopping it ------------------------------------------------------------
 
 
