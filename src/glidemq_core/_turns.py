@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MAX_OUTCOMES: Final = 128
 MAX_WANT: Final = 128
+_REMEMBERED: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,8 @@ class Turns:
     settings: TurnSettings
     number: int = 0
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+    _open: set[int] = field(default_factory=set[int])
+    _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def take(
         self, outcomes: list[list[object]], started: list[list[object]], *, want: int, suspects: int
@@ -76,7 +79,22 @@ class Turns:
         A lost reply is asked for again, with the same number, until it comes: the server answers a repeated turn as
         it did the first time.
         """
+        # The server remembers the last few turns: none may run further ahead of one that still waits for its answer.
+        while self._open and self.number - min(self._open) >= _REMEMBERED - 1:
+            self._answered.clear()
+            await self._answered.wait()
         self.number += 1
+        number = self.number
+        self._open.add(number)
+        try:
+            return await self._send(self._args(outcomes, started, want=want, suspects=suspects))
+        finally:
+            self._open.discard(number)
+            self._answered.set()
+
+    def _args(
+        self, outcomes: list[list[object]], started: list[list[object]], *, want: int, suspects: int
+    ) -> dict[str, object]:
         args: dict[str, object] = {
             "worker": self.settings.worker,
             "turn": self.number,
@@ -92,6 +110,9 @@ class Turns:
             value = getattr(self.settings, name)
             if value is not None:
                 args[name] = value
+        return args
+
+    async def _send(self, args: dict[str, object]) -> TurnReply:
         while True:
             sent_at = time.monotonic()
             try:

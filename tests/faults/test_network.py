@@ -6,10 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from glidemq_core import JobCancelled, NewJob, Queue, Worker, _glide_setup
+from glidemq_core._turns import Turns, TurnSettings
 from tests.harness.auditor import all_events, audit
 from tests.harness.proxy import Ending, Proxy, Rule
 from tests.harness.servers import Connection, ValkeyServer
@@ -200,6 +203,43 @@ async def test_a_cancel_of_a_running_job_whose_reply_is_lost_stops_it(
     await worker.until("end", how="CancelledError")
     with pytest.raises(JobCancelled):
         await handle.result(timeout=5)
+
+
+class UnansweringClient:
+    """Answers every turn but the first."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.asked = asyncio.Event()
+
+    async def call(self, _name: str, _root: str, args: dict[str, Any]) -> list[bytes]:
+        self.numbers.append(args["turn"])
+        self.asked.set()
+        if args["turn"] == 1:
+            await asyncio.Event().wait()
+        return [msgspec.msgpack.encode(["", "", [], 0, 0, 1])]
+
+    def saw_revision(self, _revision: int) -> None:
+        pass
+
+
+async def test_no_turn_runs_ahead_of_an_unanswered_one_beyond_what_the_server_remembers():
+    client = UnansweringClient()
+    turns = Turns(client, "root", TurnSettings(worker="w", lease=1, max_stalled=3))  # type: ignore[arg-type]
+    first = asyncio.create_task(turns.take([], [], want=1, suspects=0))
+    await client.asked.wait()
+
+    async def run_ahead() -> None:
+        while True:
+            await turns.take([], [], want=1, suspects=0)
+            await asyncio.sleep(0)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(run_ahead(), 0.2)
+
+    # A number of 1 + 8 would make the server forget turn 1 (lua/lib/turns.lua).
+    assert client.numbers == [1, 2, 3, 4, 5, 6, 7, 8]
+    first.cancel()
 
 
 # -- connections that break -------------------------------------------------------------------------------------------
