@@ -1,5 +1,5 @@
 # `make demo` and `make test` work on a fresh machine: they make .venv and install what they need.
-.PHONY: help demo test faults test-all check format bench clean
+.PHONY: help demo test faults litellm test-all check format bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -16,6 +16,10 @@ $(VENV)/.demo: pyproject.toml scripts/setup
 	scripts/setup $(VENV) demo
 	@touch $@
 
+$(VENV)-litellm/.installed: pyproject.toml scripts/setup
+	scripts/setup $(VENV)-litellm litellm
+	@touch $@
+
 demo: $(VENV)/.demo ## two workers and a small real model; one worker is killed in mid-answer
 	@$(BIN)/glidemq demo $(ARGS)
 
@@ -24,6 +28,9 @@ test: $(VENV)/.installed ## the quick tests, against real servers on loopback
 
 faults: $(VENV)/.installed $(VENV)/.demo ## tests that kill, freeze and cut; the demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test faults $(ARGS)
+
+litellm: $(VENV)-litellm/.installed ## tests of the provider parts with litellm and the openai client it holds to
+	@PATH="$(CURDIR)/$(VENV)-litellm/bin:$$PATH" scripts/test litellm $(ARGS)
 
 test-all: $(VENV)/.installed $(VENV)/.demo ## everything
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test all $(ARGS)
@@ -38,4 +45,4 @@ bench: $(VENV)/.installed ## figures beside those of other queues, from one run 
 	@$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## remove the environment and what the tools left
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-litellm .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
