@@ -6,6 +6,7 @@
 -- cost   O(limit); at most 1,000 entries
 local arg = require('lib.arg')
 local layout = require('lib.layout')
+local reply = require('lib.reply')
 
 local function id_at(key, command, from, to)
   local found = redis.call(command, key, from, to, 'COUNT', 1)[1]
@@ -15,6 +16,9 @@ end
 local function event_read(keys, args)
   local key, map = layout.events(keys[1]), arg.map(args)
   local after, limit = arg.text(map, 'after'), arg.int(map, 'limit', 1, 1000)
+  if after ~= '' and after ~= '$' and not string.find(after, '^%d+%-%d+$') then
+    reply.fail('ARG', 'after not the id of an event')
+  end
   local entries = {}
   if after ~= '$' then
     entries = redis.call('XRANGE', key, after == '' and '-' or '(' .. after, '+', 'COUNT', limit)

@@ -21,12 +21,22 @@ local function leave(root, id)
   redis.call('ZREM', layout.expiring(root), id)
 end
 
+--- Was the job removed by an earlier try of this call? Under its id there may be another one by now.
+local function was_done(root, id, record, nonce, now)
+  if not nonce or not keep.was_removed(root, id .. ' ' .. nonce, now) or record and record.removing == nonce then
+    return false
+  end
+  if not record then
+    leave(root, id)
+  end
+  return true
+end
+
 local function job_remove(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local id, nonce = arg.text(map, 'id'), arg.maybe_text(map, 'nonce')
-  local record = job.read(root, id, { 'state', 'removed', 'stalled', 'lost' })
-  if map['repeat'] and nonce and not record and keep.was_removed(root, id .. ' ' .. nonce, now) then
-    leave(root, id)
+  local record = job.read(root, id, { 'state', 'removed', 'removing' })
+  if map['repeat'] and was_done(root, id, record, nonce, now) then
     return 1
   end
   if not record or record.removed then
@@ -35,6 +45,7 @@ local function job_remove(keys, args)
   if record.state == 'active' then
     reply.state(id, record.state, 'not running: cancel it first')
   end
+  redis.call('HSET', layout.job(root, id), 'removing', nonce or '')
   keep.remove(root, { id }, now, nil, nonce)
   leave(root, id)
   event.append(root, { 'removed', id })

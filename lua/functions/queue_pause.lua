@@ -7,10 +7,14 @@
 local arg = require('lib.arg')
 local event = require('lib.event')
 local layout = require('lib.layout')
+local reply = require('lib.reply')
 local wake = require('lib.wake')
 
 local function queue_pause(keys, args)
   local root, map = keys[1], arg.map(args)
+  if type(map.paused) ~= 'boolean' then
+    reply.fail('ARG', 'paused not true or false')
+  end
   if map.paused then
     redis.call('HSET', layout.meta(root), 'paused', 1)
   else

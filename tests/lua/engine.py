@@ -88,6 +88,7 @@ class Engine:
     def __init__(self, server: Server, queue: str) -> None:
         self.server = server
         self.root = _keys.root_of(queue)
+        self.is_cluster: bool = getattr(server, "is_cluster", False)
         self.clock = 0
         self._turns: dict[str, int] = {}
 
@@ -293,7 +294,7 @@ def _translated(error: Exception) -> Exception:
     text = str(error)
     if "FAILPOINT" in text:
         return Broken(text)
-    found = re.fullmatch(r"([A-Z]+) (.*)", text, re.DOTALL)
+    found = re.fullmatch(r"([A-Z]+) (.*?)( script: .*)?", text, re.DOTALL)
     if found and found.group(1) not in ("ERR", "WRONGTYPE"):
         return Refused(found.group(1), found.group(2))
     return Crashed(LIBRARY.locate(text))

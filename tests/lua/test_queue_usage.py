@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.lua.engine import Engine, Refused, report
+
+
+def test_minutes_are_answered_after_the_minute_of_now(engine: Engine):
+    engine.active()
+    first = engine.now() // 60_000
+    engine.call("job_usage", id="a", **report("1"))
+    engine.advance(120_000)
+    engine.call("job_usage", id="a", **report("2"))
+    before = engine.dump()
+
+    now, *rows = engine.call("queue_usage", first=first - 5, last=first + 5)
+
+    assert now - first in (2, 3)
+    assert [minute for minute, _ in rows][-1] - rows[0][0] == 2
+    assert all(b"tokens:m\ninput" in fields for _, fields in rows)
+    assert engine.dump() == before
+
+
+def test_span_is_bounded(engine: Engine):
+    engine.active()
+    engine.call("job_usage", id="a", **report())
+    now = engine.now() // 60_000
+
+    assert engine.call("queue_usage", first=now - 200, last=now + 1)[1:] == []
+    assert len(engine.call("queue_usage", first=0, last=0)) == 1
+
+
+@pytest.mark.parametrize("args", [{"first": -1}, {"last": 1.5}, {"first": "x"}])
+def test_bad_arguments_are_refused(engine: Engine, args: dict[str, object]):
+    with pytest.raises(Refused, match=f"^ARG {next(iter(args))} "):
+        engine.call("queue_usage", **{"first": 0, "last": 0, **args})
