@@ -2,7 +2,7 @@
 -- keys   1  root of the queue
 -- args   1  map {jobs: [{id, name, priority?, lifo?, delay_ms?, options?, lock_ms?, ttl_ms?, keep_completed?,
 --           keep_failed?, parent?, pending?: int (children it waits for), custom?: bool,
---           data?: json str}], nonce: str, repeat?: bool}
+--           ledger?: str, data?: json str}], nonce: str, repeat?: bool}
 -- reply  one letter per job, in order: a added, d duplicate (its job is unchanged), r already added by this call
 -- error  ARG
 -- cost   O(jobs x log waiting); at most 256 jobs
@@ -15,8 +15,8 @@ local num = require('lib.num')
 
 local MAX_JOBS = 256
 local DAY_MS = 86400000
-local TEXTS = { 'options', 'keep_completed', 'keep_failed', 'parent', 'data' }
-local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent' }
+local TEXTS = { 'options', 'keep_completed', 'keep_failed', 'parent', 'ledger', 'data' }
+local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent', 'ledger' }
 
 local function check(jobs)
   for _, new in ipairs(jobs) do
@@ -77,6 +77,9 @@ end
 local function stage(tx, new, now, map, sequence)
   if new.tombstone then
     redis.call('UNLINK', layout.job(tx.root, new.id), layout.satellite(tx.root, new.id, 'chunks'))
+  end
+  if new.ledger then
+    redis.call('HSET', layout.meta(tx.root), 'ledger:' .. new.ledger, 1)
   end
   local place = line.place(new.priority, sequence, new.lifo)
   local fields = fields_of(new, now, map, num.text(place))

@@ -8,6 +8,11 @@ local lease = {}
 
 lease.DEFAULT_MS = 30000
 
+--- The name of a run in ledgers: job/run.claim. The claim's number tells runs apart that were lost unstarted.
+function lease.run_key(id, record)
+  return id .. '/' .. num.text(num.of(record.run, 1)) .. '.' .. (string.match(record.token or '', '^%d+') or '0')
+end
+
 --- The record of a job that is running under `token`; else the call fails as GONE or STALE.
 -- `fields` begins with 'state', 'token'.
 function lease.hold(root, id, token, fields)

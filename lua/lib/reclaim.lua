@@ -3,6 +3,7 @@ local change = require('lib.change')
 local ending = require('lib.ending')
 local job = require('lib.job')
 local layout = require('lib.layout')
+local lease = require('lib.lease')
 local num = require('lib.num')
 
 local reclaim = {}
@@ -13,12 +14,12 @@ local LOST_AS_SUSPECT = 2 -- claims lost before they were reported as started
 reclaim.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
   'chunk', 'satellites', 'stream_bytes', 'commit', 'parent', 'started_run', 'lease_ms', 'owner', 'started_at',
-  'removed',
+  'removed', 'ledger',
 }
 
 --- Stage what a lost lease makes of its job.
 local function take_back(tx, id, record, max_stalled)
-  local fields = { 'token', '' }
+  local fields, run_key = { 'token', '' }, lease.run_key(id, record)
   local started = record.started_run and record.started_run == record.run
   if started then
     record.stalled = num.of(record.stalled, 0) + 1
@@ -30,6 +31,9 @@ local function take_back(tx, id, record, max_stalled)
     for i = 1, #more do
       fields[#fields + 1] = more[i]
     end
+  end
+  if record.ledger then
+    tx.outbox[#tx.outbox + 1] = { 'kind', 'lapse', 'ledger', record.ledger, 'run', run_key }
   end
   if record.cancel_requested then
     fields[#fields + 1] = 'reason'

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 __all__ = [
+    "Breaker",
+    "Throttle",
+    "Ledger",
+    "BudgetState",
+    "Budget",
     "Backlogged",
     "Backoff",
     "BudgetExceeded",
@@ -92,6 +97,11 @@ __all__ = [
 
 # Modules that reach for the server's client are loaded at first use: importing this package stays quick.
 _LAZY = {
+    "Breaker": "throttle",
+    "Throttle": "throttle",
+    "Ledger": "ledger",
+    "BudgetState": "budget",
+    "Budget": "budget",
     "ChildEnd": "flow",
     "FlowHandle": "flow",
     "FlowJob": "flow",

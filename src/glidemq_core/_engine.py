@@ -17,6 +17,7 @@ from ._consumer import Consumer
 from ._executor import Executor, Handlers
 from ._glide_setup import REQUEST_TIMEOUT_MS
 from ._heartbeat import Heartbeat
+from ._ledgers import Ledgers
 from ._relay import Relay
 from ._sync_client import SyncClient
 from ._target import Target
@@ -52,6 +53,7 @@ class WorkerHost:
         self.root = _keys.root_of(settings.queue)
         self.name = settings.turn.worker
         self.writer = ChunkWriter(client, self.root)
+        self.ledger = Ledgers(client, self.root)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -94,11 +96,13 @@ class Engine:
             max_loop_stall=self._settings.max_loop_stall,
         )
         self._consumer.heartbeat = heartbeat
+        await self._host.ledger.begin()
         logger.info("worker %s takes jobs of queue %s", self._host.name, self._host.queue)
         listener = asyncio.get_running_loop().create_task(self._listen())
         try:
             await self._consumer.consume()
             await self._relay.close()
+            await self._host.ledger.close()
         finally:
             # The leases of running jobs were renewed up to here.
             listener.cancel()

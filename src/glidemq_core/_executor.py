@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
 from . import outcome as outcomes
+from ._gate import Gate
 from ._journal import Journal
 from ._run import Run
 from ._threads import RunStopped, run_in_thread
 from .context import Host, RunningJob, _current  # pyright: ignore[reportPrivateUsage] the one place that sets it
-from .errors import InvalidOption, JobTimeout, ParkIgnored, UnrecoverableError
+from .errors import GlideMQError, InvalidOption, JobTimeout, ParkIgnored, UnrecoverableError
 from .outcome import Outcome
 from .retry import BackoffFunction
+
+logger = logging.getLogger(__name__)
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object]] | Callable[[Any], object]
 Handlers: TypeAlias = Handler | Mapping[str, Handler]
@@ -49,9 +53,13 @@ class Executor:
             if run.claim.has_journal:
                 await self._load_journal(run)
             handler, is_async = self._find(run)
+            run.can_park = is_async
+            run.gate = Gate(run, self._host)
             if run.stop_reason is not None:
                 raise RunStopped  # before it began
             run.is_in_handler = True
+            if "estimate" in run.options:
+                await run.gate.start()
             value = await (handler(job) if is_async else run_in_thread(handler, job))  # pyright: ignore[reportGeneralTypeIssues] is_async says so
         except (asyncio.CancelledError, RunStopped) as error:
             return self._stopped(run) or self._failed(run, error)
@@ -66,6 +74,8 @@ class Executor:
             if timers is not None:
                 timers.close()
             await job.exit()
+            if run.gate is not None:
+                await _close(run.gate)
             run.let_go()
         if run.park is not None:
             return self._failed(
@@ -106,6 +116,14 @@ class Executor:
             backoffs=self._backoffs,
             fallback_index=run.claim.fallback_index,
         )
+
+
+async def _close(gate: Gate) -> None:
+    """Let go of what a run holds in its ledger; if that fails, its reservations run out by themselves."""
+    try:
+        await gate.close()
+    except GlideMQError as error:
+        logger.warning("the ledger could not be told of a run's end: %s", error)
 
 
 class _Timers:

@@ -12,6 +12,8 @@ from typing import Any, Final, cast
 from . import _keys
 from ._client import Client
 from ._codec import dumps, loads
+from ._gate import relay_wakes
+from ._ledger import LedgerClient
 from .errors import GlideMQError, JobNotFound
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,9 @@ class Relay:
                 )
             except JobNotFound:
                 pass  # it has ended and been removed
+        elif kind == "lapse":
+            ledger = LedgerClient(self._client, entry["ledger"])
+            await relay_wakes(self._client, ledger, await ledger.lapse(entry["run"]))
         elif kind == "dead":
             await self._bury(entry)
         else:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import msgspec
 
 from ._codec import loads
 from ._journal import Journal
 from .outcome import Outcome
+
+if TYPE_CHECKING:
+    from ._gate import Gate
 
 StopReason: TypeAlias = Literal[
     "cancelled", "lease_lost", "timeout", "idle_timeout", "shutdown", "parked"
@@ -42,9 +45,11 @@ class Run:
 
     __slots__ = (
         "busy",
+        "can_park",
         "claim",
         "data",
         "fence_at",
+        "gate",
         "id",
         "in_flight",
         "is_in_handler",
@@ -91,9 +96,16 @@ class Run:
         self.journal: Journal | None = None
         self.open_waits: set[str] = set()
         self.busy = 0
+        self.can_park = True
+        self.gate: Gate | None = None
         self.park: Outcome | None = None
         self.on_stop: Callable[[Run], None] | None = None
         self.parked: list[asyncio.Future[None]] = []
+
+    @property
+    def key(self) -> str:
+        """The run's name in ledgers: job/run.claim (twin of lease.run_key in Lua)."""
+        return f"{self.id}/{self.claim.run}.{self.token.partition('-')[0]}"
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the handler; the reason decides what becomes of the job. The first reason stays, but for a lost lease."""

@@ -52,6 +52,18 @@ class ThreadJob:
         """See RunningJob.report_usage."""
         return self._do(self._job.report_usage(model=model, tokens=tokens, **more))
 
+    def reserve(self, call: str, *, tokens: Mapping[str, int], **more: Any) -> None:
+        """See RunningJob.reserve. A thread can't be parked: what would park the job raises instead."""
+        self._do(self._job.reserve(call, tokens=tokens, **more))
+
+    def extend(self, call: str, *, tokens: Mapping[str, int], **more: Any) -> None:
+        """See RunningJob.extend."""
+        self._do(self._job.extend(call, tokens=tokens, **more))
+
+    def release(self, call: str, **more: Any) -> None:
+        """See RunningJob.release."""
+        asyncio.run_coroutine_threadsafe(self._job.release(call, **more), self._loop).result()
+
     def book(self, *, model: str, tokens: Mapping[str, int], **more: Any) -> bool:
         """Report usage although the run may have been stopped: that money is gone."""
         return asyncio.run_coroutine_threadsafe(

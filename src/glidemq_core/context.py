@@ -12,12 +12,16 @@ from . import _codec, _keys
 from ._children import Children
 from ._chunk_writer import ChunkWriter
 from ._client import Client
+from ._gate import Gate
+from ._ledger import LedgerClient
+from ._ledger import Outcome as CallOutcome
 from ._run import Run
 from ._units import Money, Seconds, seconds, to_nano, whole
 from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
 from .errors import GlideMQError, InvalidOption, LeaseLost
 from .flow import ChildEnd, OnChildFailure
 from .outcome import WaitingChildren
+from .throttle import Throttle
 from .signals import Signal, signal_of
 
 logger = logging.getLogger(__name__)
@@ -59,6 +63,10 @@ class Host(Protocol):
     @property
     def writer(self) -> ChunkWriter:
         """The one writer of its streams."""
+        ...
+
+    def ledger(self, name: str) -> LedgerClient:
+        """A ledger, kept up by the worker."""
         ...
 
     def now(self) -> float:
@@ -185,6 +193,8 @@ class RunningJob:
         provider: str = "",
         call: str | None = None,
         status: str = "complete",
+        outcome: CallOutcome = "none",
+        retry_after: float = 0.0,
         details: Mapping[str, object] | None = None,
     ) -> bool:
         """Book what one model call has used; calls add up, failed attempts count too.
@@ -195,6 +205,8 @@ class RunningJob:
             costs: Amounts of money per name, "total" among them; None for a price that is not known.
             call: The call's id; reporting the same id twice counts once. Default: a new one per report.
             status: "complete", "partial" or "missing": how sure the numbers are.
+            outcome: How the provider fared, for limiters: "ok", "limited" (429), "error", "none".
+            retry_after: Seconds the provider asks to wait.
 
         Returns:
             False if this call was booked before.
@@ -206,7 +218,7 @@ class RunningJob:
             raise InvalidOption("model", model, "not the name of a model")
         if call is None:
             self._calls += 1
-            call = f"{self.id}/{self.run}/{self._calls}"
+            call = f"{self._run.key}/{self._calls}"
         counted = {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
         priced = {
             name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
@@ -231,7 +243,94 @@ class RunningJob:
             "costs": priced,
             "entry": _codec.dumps(entry, "usage", limit=65_536),
         }
+        await self._gate.settle(call, tokens=counted, costs=priced, outcome=outcome, retry_after=retry_after)
         return await self._host.client.call("job_usage", self._host.root, args) == 1
+
+    async def reserve(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, Money] | None = None,
+        timeout: Seconds = 600,
+        limits: Mapping[str, Throttle] | None = None,
+    ) -> None:
+        """Set aside what a model call may use, in the job's budgets and limiters, before it is sent.
+
+        Returns when it may go ahead: a short wait for a limiter is waited for here; for a longer one, or for a budget
+        that says "pause", the job is parked and its handler starts again from the top. Book the call's real use with
+        `report_usage(call=...)`, or `release` it if it was not sent.
+
+        Args:
+            call: The call's id (`next_call_id()`).
+            tokens, costs: An upper estimate.
+            timeout: The longest the call may take, in seconds.
+            limits: Further limiters, by name.
+
+        Raises:
+            BudgetExceeded: A budget that says "fail" leaves too little: let it pass, the job fails at once.
+        """
+        gate = self._gate
+        if not limits and not gate.is_closed_to:
+            return
+        await gate.reserve(
+            call,
+            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
+            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
+            ttl=seconds(timeout, "timeout"),
+            limiters=[throttle.wire(name) for name, throttle in (limits or {}).items()],
+        )
+
+    async def extend(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, Money] | None = None,
+        timeout: Seconds = 600,
+    ) -> None:
+        """Raise a reservation to these totals: the next slice of a stream that runs.
+
+        Raises:
+            BudgetExceeded: There is no room for it: end the call.
+        """
+        await self._gate.extend(
+            call,
+            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
+            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
+            ttl=seconds(timeout, "timeout"),
+        )
+
+    def call_began(self) -> None:
+        """A model call is in flight: a park waits for it."""
+        self._run.busy += 1
+
+    def call_ended(self) -> None:
+        """It has ended."""
+        self._run.busy -= 1
+        self._run.park_if_idle()
+
+    async def release(self, call: str, *, outcome: CallOutcome = "none", retry_after: float = 0.0) -> None:
+        """Let go of a reservation whose call used nothing; `outcome` tells limiters why."""
+        await self._gate.settle(
+            call, tokens={}, costs={}, unused=True, outcome=outcome, retry_after=retry_after
+        )
+
+    @property
+    def budgets(self) -> Sequence[str]:
+        """The ids of the budgets that its calls spend from."""
+        return self._run.options.get("budgets", ())
+
+    @property
+    def has_limits(self) -> bool:
+        """Has the job budgets or limiters of its own? Then calls are to be reserved."""
+        return self._gate.is_closed_to
+
+    @property
+    def _gate(self) -> Gate:
+        if self._run.gate is None:
+            self._run.gate = Gate(self._run, self._host)
+        return self._run.gate
 
     async def step(
         self,
@@ -356,9 +455,9 @@ class RunningJob:
                 logger.warning("job %s: clearing up after its handler failed: %s", self.id, error)
 
     def next_call_id(self) -> str:
-        """A new id for a model call: job/run/n. Make it before the call, report it after."""
+        """A new id for a model call: job/run.claim/n. Make it before the call, report it after."""
         self._calls += 1
-        return f"{self.id}/{self.run}/{self._calls}"
+        return f"{self._run.key}/{self._calls}"
 
     def touch(self) -> None:
         """A sign of life that is no chunk: renews `idle_timeout`."""

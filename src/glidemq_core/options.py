@@ -8,12 +8,14 @@ from typing import Any, cast
 
 from ._codec import dumps
 from ._keys import check_name, new_id
-from ._units import Seconds, seconds, to_ms, whole
+from ._units import Money, seconds, Seconds, to_ms, to_nano, whole
 from .errors import InvalidOption
+from .throttle import Throttle
 from .retry import Backoff, as_backoff
 
 PRIORITY_DEFAULT = 1000
 PRIORITY_MAX = 2048
+_MAX_NAMED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,11 @@ class NewJob:
         idle_timeout: Longest silence of a run (no chunk, no progress), in seconds.
         lock_duration: Length of its lease in seconds: how long a dead worker goes unnoticed. Default: the worker's.
         ttl: Longest time from add to first start, in seconds; later it fails as "expired".
+        budgets: Ids of budgets that its model calls spend from; they are opened beforehand (see `Ledger`).
+        limits: Limiters that its model calls pass, by name.
+        ledger: The ledger of both.
+        estimate: What it will use, {"tokens": n, "cost": amount}: it does not start before its budgets and limiters
+            have room for that.
         fallbacks: Models to try in order, each {"model": ..., "provider": ..., "params": ...}.
         remove_on_complete, remove_on_fail: True removes at once, a count or Keep bounds what stays; False keeps it
             within the queue's own bounds. Default: the worker's.
@@ -79,6 +86,10 @@ class NewJob:
     idle_timeout: Seconds | None = None
     lock_duration: Seconds | None = None
     ttl: Seconds | None = None
+    budgets: Sequence[str] = ()
+    limits: Mapping[str, Throttle] | None = None
+    ledger: str = "main"
+    estimate: Mapping[str, Any] | None = None
     fallbacks: Sequence[Mapping[str, Any]] | None = None
     remove_on_complete: bool | int | Keep | None = None
     remove_on_fail: bool | int | Keep | None = None
@@ -126,6 +137,8 @@ def _add_lua_options(wire: dict[str, object], job: NewJob, prefix: str) -> None:
         if lock > 86_400:
             raise InvalidOption(f"{prefix}lock_duration", job.lock_duration, "longer than a day")
         wire["lock_ms"] = to_ms(lock)
+    if job.budgets or job.limits:
+        wire["ledger"] = job.ledger
     if job.ttl is not None:
         wire["ttl_ms"] = to_ms(seconds(job.ttl, f"{prefix}ttl", low=0.001))
     if job.remove_on_complete is not None:
@@ -145,9 +158,44 @@ def _worker_options(job: NewJob, prefix: str) -> dict[str, object]:
         options["timeout"] = seconds(job.timeout, f"{prefix}timeout", low=0.001)
     if job.idle_timeout is not None:
         options["idle_timeout"] = seconds(job.idle_timeout, f"{prefix}idle_timeout", low=0.001)
+    options |= _money_options(job, prefix)
     if job.fallbacks is not None:
         options |= _fallbacks(job.fallbacks, f"{prefix}fallbacks")
     return options
+
+
+def _money_options(job: NewJob, prefix: str) -> dict[str, object]:
+    options: dict[str, object] = {}
+    if isinstance(job.budgets, str) or len(job.budgets) > _MAX_NAMED:
+        raise InvalidOption(f"{prefix}budgets", job.budgets, f"not a list of at most {_MAX_NAMED}")
+    if job.budgets:
+        options["budgets"] = [
+            check_name(one, f"{prefix}budgets[{i}]") for i, one in enumerate(job.budgets)
+        ]
+    if job.limits:
+        if len(job.limits) > _MAX_NAMED:
+            raise InvalidOption(f"{prefix}limits", list(job.limits), f"more than {_MAX_NAMED}")
+        options["limits"] = [throttle.wire(name) for name, throttle in job.limits.items()]
+    if job.ledger != "main":
+        options["ledger"] = check_name(job.ledger, f"{prefix}ledger")
+    if job.estimate is not None:
+        options["estimate"] = _estimate(job.estimate, f"{prefix}estimate")
+    return options
+
+
+def _estimate(estimate: object, field: str) -> dict[str, int]:
+    if not isinstance(estimate, Mapping):
+        raise InvalidOption(field, estimate, 'not a mapping with "tokens" and "cost"')
+    plain = {str(k): v for k, v in cast("Mapping[object, object]", estimate).items()}
+    unknown = set(plain) - {"tokens", "cost"}
+    if unknown:
+        raise InvalidOption(field, sorted(unknown), "unknown; known are tokens and cost")
+    checked: dict[str, int] = {}
+    if plain.get("tokens") is not None:
+        checked["tokens"] = whole(plain["tokens"], f"{field}.tokens")
+    if plain.get("cost") is not None:
+        checked["cost"] = to_nano(cast("Money", plain["cost"]), f"{field}.cost")
+    return checked
 
 
 def _fallbacks(entries: object, field: str) -> dict[str, object]:

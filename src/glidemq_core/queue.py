@@ -26,6 +26,7 @@ from .job import STATES, Job, JobUsage, State, error_of, job_of
 from .options import Keep, NewJob
 from .retry import Backoff
 from .signals import Suspended
+from .throttle import Throttle
 from .stream import JobStream
 from .usage import UsageSummary, summary_of
 
@@ -130,6 +131,10 @@ class Queue:
         idle_timeout: Seconds | None = None,
         lock_duration: Seconds | None = None,
         ttl: Seconds | None = None,
+        budgets: Sequence[str] = (),
+        limits: Mapping[str, Throttle] | None = None,
+        ledger: str = "main",
+        estimate: Mapping[str, Any] | None = None,
         fallbacks: Sequence[Mapping[str, Any]] | None = None,
         remove_on_complete: Removal = None,
         remove_on_fail: Removal = None,
@@ -157,6 +162,10 @@ class Queue:
             idle_timeout=idle_timeout,
             lock_duration=lock_duration,
             ttl=ttl,
+            budgets=budgets,
+            limits=limits,
+            ledger=ledger,
+            estimate=estimate,
             fallbacks=fallbacks,
             remove_on_complete=remove_on_complete,
             remove_on_fail=remove_on_fail,

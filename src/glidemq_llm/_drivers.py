@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 from glidemq_core.context import RunningJob
 from glidemq_core.errors import GlideMQError
 from glidemq_llm.chunks import Piece
-from glidemq_llm.classify import classify_error
+from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.errors import StreamFailed
 from glidemq_llm.metering import MeteredCall
 
@@ -29,12 +29,36 @@ def mark(error: BaseException) -> BaseException:
     if is_own or not isinstance(error, Exception):
         return error
     info = classify_error(error)
-    for name, value in (("retryable", info.retryable), ("retry_after", info.retry_after)):
+    facts = (
+        ("retryable", info.retryable),
+        ("retry_after", info.retry_after),
+        ("fallback", info.fallback),
+    )
+    for name, value in facts:
         if value is not None and name not in getattr(error, "__dict__", {}):
             # An exception with slots goes unmarked.
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(error, name, value)
     return error
+
+
+def feedback(error: BaseException | None) -> dict[str, Any]:
+    """What a call's end tells the limiters it passed."""
+    if error is None:
+        return {"outcome": "ok"}
+    info = classify_error(error)
+    outcome = _OUTCOMES.get(info.category, "none")
+    return {"outcome": outcome, "retry_after": info.retry_after or 0.0}
+
+
+_OUTCOMES: Final = {
+    ErrorCategory.RATE_LIMIT: "limited",
+    ErrorCategory.OVERLOADED: "error",
+    ErrorCategory.SERVER: "error",
+    ErrorCategory.TIMEOUT: "error",
+    ErrorCategory.CONNECTION: "error",
+    ErrorCategory.STREAM_INTERRUPTED: "error",
+}
 
 
 class AsyncDriver:
@@ -52,7 +76,7 @@ class AsyncDriver:
     async def whole(self, send: Callable[[], Awaitable[T]], read: Callable[[T], object]) -> T:
         """Send a call that is answered in one piece; `read` finds the answer's body in what the SDK returns."""
         try:
-            self._admit()
+            await self._admit()
             answer = await send()
             body = read(answer)
             if inspect.isawaitable(body):
@@ -72,7 +96,7 @@ class AsyncDriver:
         """
         limit = self.call.settings.first_event_timeout
         try:
-            self._admit()
+            await self._admit()
             self._watch = _Watch(self.call)
             bound = asyncio.timeout(limit)
             try:
@@ -107,6 +131,7 @@ class AsyncDriver:
                 pieces = call.feed(event)
                 if pieces:
                     await self._write(pieces)
+                    await self._extend()
                 else:
                     self._job.touch()
                 if not is_hidden(event):
@@ -159,16 +184,32 @@ class AsyncDriver:
             self._settling = asyncio.get_running_loop().create_task(self._settle(error, whole))
         await asyncio.shield(self._settling)
 
-    def _admit(self) -> None:
+    async def _admit(self) -> None:
         """The place before the money is spent: what raises here sends nothing and books nothing."""
-        self.call.check()
-        self.call.is_sent = True
+        call, job = self.call, self._job
+        call.check()
+        if job.has_limits or call.limits:
+            await job.reserve(call.call_id, **call.reservation())
+        call.is_sent = True
+        job.call_began()
 
     async def _settle(self, error: BaseException | None, whole: bool) -> None:
+        was_sent = self.call.is_sent
         settlement = self.call.settle(error, whole=whole)
-        if settlement.report is not None:
-            await self._job.report_usage(**settlement.report)
-        await self._write(settlement.pieces)
+        try:
+            if settlement.report is not None:
+                await self._job.report_usage(**settlement.report, **feedback(error))
+            else:
+                await self._job.release(self.call.call_id, **feedback(error))
+            await self._write(settlement.pieces)
+        finally:
+            if was_sent:
+                self._job.call_ended()
+
+    async def _extend(self) -> None:
+        """Reserve the next slice of a long answer; a refusal ends the stream."""
+        if self.call.needs_slice:
+            await self._job.extend(self.call.call_id, **self.call.next_slice())
 
     async def _write(self, pieces: Iterable[Piece]) -> None:
         if not self.call.settings.stream or self._job.is_lost:

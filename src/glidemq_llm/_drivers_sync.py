@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
-from glidemq_llm._drivers import mark
+from glidemq_llm._drivers import feedback, mark
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.metering import MeteredCall
@@ -67,6 +67,8 @@ class SyncDriver:
             for event in source:
                 is_first = False
                 self._write(call.feed(event))
+                if call.needs_slice:
+                    self._job.extend(call.call_id, **call.next_slice())
                 if not is_hidden(event):
                     yield event
             error = call.fault()
@@ -130,13 +132,18 @@ class SyncDriver:
             return
         settlement = self.call.settle(error, whole=whole)
         if settlement.report is not None:
-            self._job.book(**settlement.report)
+            self._job.book(**settlement.report, **feedback(error))
+        else:
+            self._job.release(self.call.call_id, **feedback(error))
         if not self._job.cancelled:
             self._write(settlement.pieces)
 
     def _admit(self) -> None:
-        self.call.check()
-        self.call.is_sent = True
+        call = self.call
+        call.check()
+        if self._job.has_limits or call.limits:
+            self._job.reserve(call.call_id, **call.reservation())
+        call.is_sent = True
 
     def _write(self, pieces: Iterable[Piece]) -> None:
         if not self.call.settings.stream:

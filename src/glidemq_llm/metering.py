@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from glidemq_core.throttle import Throttle
 from glidemq_llm._answers import read_answer
 from glidemq_llm._read import text
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
@@ -31,6 +32,11 @@ class MeterSettings:
         pricing: Where prices come from.
         first_event_timeout, idle_timeout: Seconds a stream may be silent before its first event and between two.
         sdk_retries: The SDK's own retries inside a job. 0: the queue owns retries.
+        limits: Limiters by "provider/model", "provider" or "*": all that fit a call are passed, shared with every
+            worker that names them.
+        slice: Reserve the answer of a stream in slices of so many tokens instead of all at once; a stream whose next
+            slice is refused is closed. None: all at once.
+        call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
     """
 
     stream: bool = True
@@ -40,6 +46,9 @@ class MeterSettings:
     first_event_timeout: float = 120.0
     idle_timeout: float = 60.0
     sdk_retries: int = 0
+    limits: Mapping[str, Throttle] = field(default_factory=dict[str, Throttle])
+    slice: int | None = None
+    call_timeout: float = 600.0
 
     @property
     def longest_silence(self) -> float:
@@ -90,6 +99,8 @@ class MeteredCall:
         self._translator: Translator = translator(api)
         self._usage = UsageAccumulator(provider=provider)
         self._received = ReceivedCounter(self.model, provider)
+        self._sliced = 0
+        self._pieces_seen = 0
         self._finish: Finish | None = None
         self._pieces: list[Piece] = []
         self.settlement: Settlement | None = None
@@ -117,6 +128,42 @@ class MeteredCall:
                 Usage(tokens=tokens, model=self.model, provider=self.provider)
             )
 
+    @property
+    def limits(self) -> dict[str, Throttle]:
+        """The limiters of the settings that this call passes."""
+        names = (f"{self.provider}/{self.model}", self.provider, "*")
+        return {name: self.settings.limits[name] for name in names if name in self.settings.limits}
+
+    def reservation(self) -> dict[str, Any]:
+        """What to reserve before the call is sent: arguments of `job.reserve`."""
+        expected = self.estimate()
+        output = expected.output_max
+        if self.settings.slice is not None and self._request.get("stream"):
+            output = min(output, self.settings.slice)
+        self._sliced = output
+        return {**self._amounts(expected.input, output), "limits": self.limits}
+
+    @property
+    def needs_slice(self) -> bool:
+        """Is the answer about to outgrow what is reserved for it? One delta is at least one token, mostly."""
+        slice_ = self.settings.slice
+        return slice_ is not None and 0 < self._sliced <= self._pieces_seen + slice_ // 8
+
+    def next_slice(self) -> dict[str, Any]:
+        """The new totals: arguments of `job.extend`."""
+        self._sliced += self.settings.slice or 0
+        return self._amounts(self.estimate().input, self._sliced)
+
+    def _amounts(self, input: int, output: int) -> dict[str, Any]:
+        tokens = {"input": input, "output": output}
+        usage = Usage(tokens=tokens, model=self.model, provider=self.provider)
+        cost = self.settings.pricing.quote(usage)
+        return {
+            "tokens": tokens,
+            "costs": {"total": cost.total} if cost is not None else None,
+            "timeout": self.settings.call_timeout,
+        }
+
     def feed(self, event: object) -> list[Piece]:
         """Take in one event of a stream; answers what it adds to the job's stream."""
         self._usage.feed(event)
@@ -126,6 +173,7 @@ class MeteredCall:
         for piece in pieces:
             if piece.type in _COUNTED:
                 self.delivered = True
+                self._pieces_seen += 1
                 if piece.content:
                     self._received.add(piece.content, _COUNTED[piece.type])
             elif piece.type == ChunkType.ERROR:

@@ -1,0 +1,185 @@
+"""What a run's paid calls pass: the budgets and limiters of its job, reserved before the spend, settled after it.
+
+A call that does not fit fails the job, waits a little, or parks the job without holding anything, as its budget or
+limiter says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ._ledger import Admitted, LedgerClient, Outcome, OverBudget, TurnedAway, Waiter, Wake
+from ._waiting import Waiting
+from .outcome import Delayed
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from .context import Host
+
+_SHORT_WAIT: Final = 5.0
+_START_TTL: Final = 120.0
+_MARGIN: Final = 60.0
+
+
+class Gate:
+    """The ledger side of one run.
+
+    Attributes:
+        open_calls: Calls that are reserved and not settled.
+    """
+
+    def __init__(self, run: Run, host: Host) -> None:
+        self._run = run
+        self._host = host
+        self._started_ms = round(time.time() * 1000)
+        self._start_call: str | None = None
+        self.open_calls: set[str] = set()
+
+    @property
+    def is_closed_to(self) -> bool:
+        """Has the job budgets or limiters of its own?"""
+        return bool(self._run.options.get("budgets") or self._run.options.get("limits"))
+
+    @property
+    def ledger(self) -> LedgerClient:
+        """The job's ledger."""
+        return self._host.ledger(self._run.options.get("ledger", "main"))
+
+    async def start(self) -> None:
+        """The start gate: a job with an estimate does not start before there is room for it."""
+        estimate = self._run.options.get("estimate")
+        if not estimate or not self.is_closed_to:
+            return
+        call = f"{self._run.key}/start"
+        tokens = {"input": estimate["tokens"]} if estimate.get("tokens") else {}
+        costs = {"total": estimate["cost"]} if estimate.get("cost") else {}
+        await self.reserve(call, tokens=tokens, costs=costs, ttl=_START_TTL, sent=False)
+        self._start_call = call
+
+    async def reserve(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, int],
+        ttl: float,
+        limiters: Sequence[Mapping[str, object]] = (),
+        sent: bool = True,
+    ) -> None:
+        """Set aside what a call may use. Returns when it may go ahead.
+
+        Args:
+            ttl: The call's own time limit in seconds.
+            limiters: Further ones, beside those of the job.
+
+        Raises:
+            BudgetExceeded: A budget that says "fail" leaves too little; its job fails at once.
+        """
+        await self._end_start()
+        waiter = Waiter(queue_root=self._host.root, job=self._run.id)
+        while True:
+            verdict = await self.ledger.reserve(
+                call,
+                tokens=tokens,
+                costs=costs,
+                ttl=ttl + _MARGIN,
+                budgets=self._run.options.get("budgets", ()),
+                limiters=[*self._run.options.get("limits", ()), *limiters],
+                sent=sent,
+                ticket=self._run.id,
+                waiter=waiter,
+            )
+            match verdict:
+                case Admitted():
+                    self.open_calls.add(call)
+                    return
+                case OverBudget():
+                    await self._refused(verdict)
+                case TurnedAway():
+                    await self._turned_away(verdict)
+
+    async def extend(
+        self, call: str, *, tokens: Mapping[str, int], costs: Mapping[str, int], ttl: float
+    ) -> None:
+        """Raise an open reservation to these totals: the next slice of a stream.
+
+        Raises:
+            BudgetExceeded: There is no room for it; the call is to be ended.
+        """
+        if call not in self.open_calls:
+            return
+        verdict = await self.ledger.extend(call, tokens=tokens, costs=costs, ttl=ttl + _MARGIN)
+        if isinstance(verdict, OverBudget):
+            raise verdict.error()
+
+    async def settle(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, int],
+        outcome: Outcome = "none",
+        retry_after: float = 0.0,
+        unused: bool = False,
+    ) -> None:
+        """Replace what was reserved by what was used; the first settle of a call counts."""
+        if call not in self.open_calls and (unused or not self._run.options.get("budgets")):
+            return
+        self.open_calls.discard(call)
+        settled = await self.ledger.settle(
+            call,
+            started_ms=self._started_ms,
+            tokens=tokens,
+            costs=costs,
+            unused=unused,
+            budgets=self._run.options.get("budgets", ()),
+            outcome=outcome,
+            retry_after=retry_after,
+        )
+        await relay_wakes(self._host.client, self.ledger, settled.wakes)
+
+    async def close(self) -> None:
+        """The run has ended: let go of what was reserved and not sent; the rest of it becomes unverified spend."""
+        await self._end_start()
+        if self.open_calls:
+            await relay_wakes(self._host.client, self.ledger, await self.ledger.lapse(self._run.key))
+            self.open_calls.clear()
+
+    async def _end_start(self) -> None:
+        """The handler's own calls reserve for themselves from now on."""
+        call, self._start_call = self._start_call, None
+        if call is not None:
+            await self.settle(call, tokens={}, costs={}, unused=True)
+
+    async def _refused(self, verdict: OverBudget) -> None:
+        if verdict.on_exceeded == "fail" or not self._run.can_park:
+            raise verdict.error()
+        on = f"{self.ledger.name}/{verdict.budget}"
+        await self._park(Delayed("budget", None, on, verdict.generation))
+
+    async def _turned_away(self, verdict: TurnedAway) -> None:
+        if verdict.wait <= _SHORT_WAIT:
+            await asyncio.sleep(max(verdict.wait, 0.001))
+        elif self._run.can_park:
+            await self._park(Delayed("throttled", verdict.wait))
+        else:
+            raise verdict.error()
+
+    async def _park(self, outcome: Delayed) -> None:
+        await Waiting(self._run, self._host).park(outcome)
+
+
+async def relay_wakes(client: Any, ledger: LedgerClient, wakes: Sequence[Wake]) -> None:
+    """Tell queues that there is room for jobs of theirs, and acknowledge that."""
+    for wake in wakes:
+        args: dict[str, object] = {
+            "on": f"{ledger.name}/{wake.budget}",
+            "generation": wake.generation,
+            "ids": list(wake.jobs),
+        }
+        await client.call("job_unpark", wake.queue_root, args)
+    if wakes:
+        await ledger.upkeep([wake.entry for wake in wakes])
