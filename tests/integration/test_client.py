@@ -211,18 +211,20 @@ class TestLostReplies:
         assert server.cmd("GET", f"{ROOT}:count") == b"2"
 
     async def test_hundred_calls_on_a_cut_connection_are_all_answered_once(
-        self, proxy, server, open_client
+        self, proxy, server, open_client, caplog
     ):
         client = open_client(proxy.url)
         await count(client, "first")
-        proxy.delay = 0.05
+        proxy.delay, before = 0.05, server.calls("fcall")
         calls = [asyncio.ensure_future(count(client, str(i))) for i in range(100)]
-        await eventually(lambda: server.calls("fcall") > 50)
+        await eventually(lambda: server.calls("fcall") >= before + 50)
 
         proxy.reset_all()
         await asyncio.gather(*calls)
 
         assert server.cmd("GET", f"{ROOT}:count") == b"101"
+        assert int(server.cmd("GET", f"{ROOT}:repeats")) >= 50
+        assert caplog.text.count("anew") == 1
 
     async def test_replies_that_stop_coming_at_all_are_noticed(
         self, open_client, monkeypatch, caplog
