@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+import pytest
 
 from glidemq_core import _keys, _library
 from tests.harness.servers import ReplyError
@@ -32,6 +34,14 @@ class Refused(Exception):
         self.code = code
         self.words = words
         super().__init__(f"{code} {words}")
+
+
+@contextlib.contextmanager
+def refused(words: str) -> Iterator[None]:
+    """Expect an error reply that begins with these words, the code first."""
+    with pytest.raises(Refused) as caught:
+        yield
+    assert str(caught.value).startswith(words)
 
 
 class Broken(Exception):

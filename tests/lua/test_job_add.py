@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lua.engine import Engine, Refused
+from tests.lua.engine import Engine, refused
 
 
 def test_added_job_waits_with_what_it_was_given(engine: Engine):
@@ -153,13 +153,12 @@ def test_bad_field_is_named_and_nothing_is_written(engine: Engine, field: str, v
     good = {"id": "a", "name": "job"}
     bad = {**good, "id": "b", field: value}
 
-    with pytest.raises(Refused, match=f"^ARG {field} ") as caught:
+    with refused(f"ARG {field} "):
         engine.call("job_add", jobs=[good, bad], nonce="x")
 
-    assert caught.value.code == "ARG"
     assert engine.names() == set()
 
 
 def test_too_many_jobs_are_refused(engine: Engine):
-    with pytest.raises(Refused, match="^ARG jobs "):
+    with refused("ARG jobs "):
         engine.add(*(f"j{i}" for i in range(257)))
