@@ -63,7 +63,9 @@ class Executor:
             value = await (handler(job) if is_async else run_in_thread(handler, job))  # pyright: ignore[reportGeneralTypeIssues] is_async says so
         except (asyncio.CancelledError, RunStopped) as error:
             return self._stopped(run) or self._failed(run, error)
-        except Exception as error:  # noqa: BLE001 any error of a handler is an outcome
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise  # the process or the loop is to end
+        except BaseException as error:  # noqa: BLE001 any error of a handler is an outcome, or its slot were lost
             if run.stop_reason == "parked" or run.park is not None:
                 ignored = ParkIgnored("the handler raised although it had asked to be parked")
                 ignored.__cause__ = error

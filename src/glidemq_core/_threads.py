@@ -9,12 +9,15 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
 from .errors import LeaseLost
 
 T = TypeVar("T")
+
+# A future can't hold the first; the others would end the worker, while in a thread they end the thread.
+_NOT_CARRIED: Final = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
 
 
 class RunStopped(BaseException):
@@ -104,8 +107,7 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
         try:
             result = context.run(function, blocking)
         except BaseException as caught:  # noqa: BLE001 carried over to the loop, whatever it is
-            # StopIteration can't be set on a future
-            error = RuntimeError(repr(caught)) if isinstance(caught, StopIteration) else caught
+            error = RuntimeError(repr(caught)) if isinstance(caught, _NOT_CARRIED) else caught
         loop.call_soon_threadsafe(deliver, result, error)
 
     threading.Thread(target=body, name=f"glidemq-{job.id}", daemon=True).start()
