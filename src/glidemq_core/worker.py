@@ -146,7 +146,7 @@ class Worker:
             if self._stop_asked:
                 engine.begin_stop(0)
             self._started.set()
-            await engine.run()
+            await _settled(engine)
         finally:
             self._engine = None
             await release_client(client)
@@ -156,6 +156,21 @@ class Worker:
             self._stop_asked = True
         else:
             self._engine.begin_stop(0 if self._engine.is_stopping else self._settings.grace)
+
+
+async def _settled(engine: Engine) -> None:
+    """Run an engine to its end. Cancelled, it first gives back what it runs: else handlers would go on without a lease."""
+    running = asyncio.get_running_loop().create_task(engine.run())
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if not running.done():
+            engine.begin_stop(0)
+            try:
+                await running
+            finally:
+                running.cancel()
+        raise
 
 
 def _unique_name(name: str | None) -> str:
