@@ -50,8 +50,8 @@ local function take_back(tx, id, record, max_stalled)
 end
 
 local function grace_over(record, break_at, now)
-  local lease = num.of(record.lease_ms, 30000)
-  return now >= break_at + math.min(GRACE_MS, 2 * lease)
+  local length = num.of(record.lease_ms, 30000)
+  return now >= break_at + math.min(GRACE_MS, 2 * length)
 end
 
 local function due(root, now, limit)
