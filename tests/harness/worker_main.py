@@ -245,7 +245,7 @@ def report_ends(alive: set[int]) -> None:
 
 
 def tell(facts: dict[str, object]) -> None:
-    print(json.dumps(facts), flush=True)  # noqa: T201 its protocol
+    print(json.dumps(facts), flush=True)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,9 @@ BAD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), BAD_OPTIONS, ids=lambda value: repr(value).partition(" at 0x")[0][:30])
+@pytest.mark.parametrize(
+    ("field", "value"), BAD_OPTIONS, ids=lambda value: repr(value).partition(" at 0x")[0][:30]
+)
 async def test_bad_option_is_named_and_leaves_no_key(url, server, queue_name, field, value):
     good = {"name": "n"}
     async with Queue(queue_name, connection=url) as queue:

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+
 from tests.harness._framing import Splitter
 from tests.harness.processes import Process, is_alive, is_frozen, run_function, wait_until
 from tests.harness.servers import Cluster, Connection, ReplyError, ValkeyServer
