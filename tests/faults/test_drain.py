@@ -12,7 +12,7 @@ import pytest
 from glidemq_core import JobHandle, NewJob, Queue, Worker
 from tests.harness.auditor import audit
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import Workers, until
+from tests.harness.workers import Workers, until, until_started
 
 pytestmark = pytest.mark.faults
 
@@ -118,6 +118,7 @@ async def test_a_draining_worker_keeps_its_leases(
     handle = await queue.add("wait", {"seconds": 2})
     first = workers.start(lock_duration=0.4, grace=30)
     await first.until("start")
+    await until_started(server, queue.name, [handle.id])
     first.terminate()
     second = workers.start(lock_duration=0.4)
     await second.until("up")

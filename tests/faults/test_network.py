@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from glidemq_core import JobCancelled, NewJob, Queue, Worker, _glide_setup
+from glidemq_core import ConnectionLost, JobCancelled, NewJob, Queue, Worker, _glide_setup
 from glidemq_core._turns import Turns, TurnSettings
 from tests.harness.auditor import all_events, audit
 from tests.harness.proxy import Ending, Proxy, Rule
 from tests.harness.servers import Connection, ValkeyServer
-from tests.harness.workers import Workers, until
+from tests.harness.workers import Workers, until, until_started
 
 pytestmark = pytest.mark.faults
 
@@ -242,6 +242,31 @@ async def test_no_turn_runs_ahead_of_an_unanswered_one_beyond_what_the_server_re
     first.cancel()
 
 
+class LosingClient(UnansweringClient):
+    """Has no reply for the first two tries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats: list[bool] = []
+
+    async def call(self, name: str, root: str, args: dict[str, Any]) -> list[bytes]:
+        self.repeats.append("repeat" in args)
+        if len(self.repeats) < 3:
+            self.numbers.append(args["turn"])
+            raise ConnectionLost("no reply", outcome="unknown")
+        return await super().call(name, root, {**args, "turn": args["turn"] + 1})
+
+
+async def test_a_turn_that_the_client_has_given_up_is_repeated_as_the_same_turn():
+    client = LosingClient()
+    turns = Turns(client, "root", TurnSettings(worker="w", lease=1, max_stalled=3))  # type: ignore[arg-type]
+
+    await turns.take([], [], want=1, suspects=0)
+
+    assert client.numbers == [1, 1, 2]  # the last is 1 + 1, by the double
+    assert client.repeats == [False, True, True]
+
+
 # -- connections that break -------------------------------------------------------------------------------------------
 
 
@@ -271,7 +296,7 @@ async def test_a_cut_longer_than_the_lease_moves_the_job_to_another_worker(
     handle = await queue.add("gate", {"gate": str(tmp_path / "gate"), "chunks": True})
     far = workers.start(url=proxy.url, lock_duration=0.6)
     await far.until("waiting")
-    await until_started(server, queue, handle.id)
+    await until_started(server, queue.name, [handle.id])
     (tmp_path / "gate.2").touch()
 
     cut(proxy)
@@ -290,11 +315,6 @@ async def test_a_cut_longer_than_the_lease_moves_the_job_to_another_worker(
     assert len(far.noted("start")) == 2
 
 
-async def until_started(server: ValkeyServer, queue: Queue, id: str) -> None:
-    key = f"glidemq:{{{queue.name}}}:job:{id}"
-    await until(lambda: server.cmd("HGET", key, "started_run") is not None, 5, "the start is known")
-
-
 async def test_a_half_open_connection_is_noticed_and_replaced(
     server: ValkeyServer, queue: Queue, workers: Workers, proxy: Proxy, tmp_path: Path
 ):
@@ -303,7 +323,7 @@ async def test_a_half_open_connection_is_noticed_and_replaced(
         url=proxy.url, request_timeout_ms=TIMEOUT_MS, concurrency=2, lock_duration=6
     )
     await far.until("waiting")
-    await until_started(server, queue, held.id)
+    await until_started(server, queue.name, [held.id])
     swallowed = [
         proxy.lose_request(word, ending="hang")
         for word in (b"glidemq_1_turn", b"_job_beat", b"BLPOP")
@@ -313,6 +333,9 @@ async def test_a_half_open_connection_is_noticed_and_replaced(
 
     new = await queue.add("echo", "through")
 
+    active = f"glidemq:{{{queue.name}}}:active"
+    deadline = float(server.cmd("ZSCORE", active, held.id))
+    await until(lambda: float(server.cmd("ZSCORE", active, held.id)) > deadline, 6, "a renewal")
     assert await new.result(timeout=10) == "through"
     (tmp_path / "gate.1").touch()
     assert await held.result(timeout=10) == {"run": 1}

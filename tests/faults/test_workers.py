@@ -13,7 +13,7 @@ from glidemq_core import JobFailed, JobHandle, NewJob, Queue
 from glidemq_core._failpoints import POINTS
 from tests.harness.auditor import audit
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import Workers, until
+from tests.harness.workers import Workers, until_started
 
 pytestmark = pytest.mark.faults
 
@@ -28,17 +28,6 @@ async def results(queue: Queue, handles: Sequence[JobHandle], timeout: float = 1
 
 def ids_of(handles: Sequence[JobHandle]) -> list[str]:
     return [handle.id for handle in handles]
-
-
-async def until_started(server: ValkeyServer, queue: Queue, handles: Sequence[JobHandle]) -> None:
-    """Wait until the server knows that these jobs' runs have started: from then on their loss is a stall."""
-    root = f"glidemq:{{{queue.name}}}"
-
-    def all_known() -> bool:
-        facts = [server.cmd("HMGET", f"{root}:job:{h.id}", "run", "started_run") for h in handles]
-        return all(run is not None and run == started for run, started in facts)
-
-    await until(all_known, 10, "the starts are known")
 
 
 async def test_thirty_kills_at_random_moments_lose_no_job(
@@ -129,7 +118,7 @@ async def test_all_ten_running_jobs_of_a_killed_worker_run_again(
         ]
     )
     doomed = workers.start(concurrency=10, lock_duration=LEASE)
-    await until_started(server, queue, handles)
+    await until_started(server, queue.name, ids_of(handles))
     doomed.kill()
     (tmp_path / "gate.2").touch()
     heir = workers.start(concurrency=10, lock_duration=LEASE)
@@ -151,7 +140,7 @@ async def test_a_job_that_loses_its_lease_too_often_fails_as_stalled(
     for _ in range(2):
         doomed = workers.start(lock_duration=0.3, max_stalled=1)
         await doomed.until("start")
-        await until_started(server, queue, [handle])
+        await until_started(server, queue.name, [handle.id])
         doomed.kill()
     workers.start(lock_duration=0.3, max_stalled=1)
 

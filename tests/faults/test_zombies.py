@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from glidemq_core import JobCancelled, LeaseLost, Queue, Worker, _glide_setup
+from glidemq_core import JobCancelled, JobHandle, LeaseLost, Queue, Worker, _glide_setup
 from glidemq_core._client import Client
 from tests.harness.auditor import audit
 from tests.harness.proxy import Proxy
@@ -40,41 +40,46 @@ def everything(server: ValkeyServer, queue: Queue, id: str) -> dict[str, Any]:
     }
 
 
-async def until_chunk(server: ValkeyServer, queue: Queue, id: str) -> None:
-    """Wait until the job's first chunk is on the server: its run is known to have started."""
+async def until_chunk(server: ValkeyServer, queue: Queue, id: str, *, runs: int = 1) -> None:
+    """Wait until each of the job's runs has a chunk on the server: they are known to have started."""
     key = f"glidemq:{{{queue.name}}}:job:{id}:chunks"
-    await until(lambda: server.cmd("XLEN", key) > 0, 10, "the first chunk")
+    await until(lambda: server.cmd("XLEN", key) >= 2 * runs - 1, 10, "the first chunk")
 
 
 async def freeze_and_replace(
     server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
-) -> tuple[WorkerProcess, str, str]:
-    """A job whose first worker is frozen and whose second has finished it: the frozen one, job id, its token."""
-    handle = await queue.add(
-        "gate", {"gate": str(tmp_path / "gate"), "chunks": True, "usage": True}
-    )
+) -> tuple[WorkerProcess, JobHandle, str]:
+    """A job whose first worker is frozen while a second has it, until "gate.2": the frozen one, job, its first token."""
+    data = {"gate": str(tmp_path / "gate"), "chunks": True, "usage": True}
+    handle = await queue.add("gate", data)
     frozen = workers.start(lock_duration=LEASE)
     await frozen.until("waiting")
     await until_chunk(server, queue, handle.id)
     token = server.cmd("HGET", f"glidemq:{{{queue.name}}}:job:{handle.id}", "token").decode()
     frozen.freeze()
+    heir = workers.start(lock_duration=LEASE)
+    await heir.until("waiting")
+    await until_chunk(server, queue, handle.id, runs=2)
+    return frozen, handle, token
+
+
+async def finish(handle: JobHandle, tmp_path: Path) -> None:
     (tmp_path / "gate.2").touch()
-    workers.start(lock_duration=LEASE)
     assert await handle.result(timeout=10) == {"text": "from 2 done", "run": 2}
-    return frozen, handle.id, token
 
 
 async def test_a_worker_frozen_past_its_lease_stops_its_run_when_it_wakes(
     server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
 ):
-    frozen, id, _ = await freeze_and_replace(server, queue, workers, tmp_path)
+    frozen, handle, _ = await freeze_and_replace(server, queue, workers, tmp_path)
 
     frozen.thaw()
 
     await frozen.until("end", how="CancelledError", timeout=5)
     assert len(frozen.noted("refused")) == 1
-    await audit(server, queue, [id])
-    job = await queue.get(id)
+    await finish(handle, tmp_path)
+    await audit(server, queue, [handle.id])
+    job = await handle.snapshot()
     assert job is not None
     assert (job.stalled, job.run, job.attempt) == (1, 2, 1)
     # Three calls were paid for: one in each run before it waited, and one that the first made when it woke.
@@ -86,11 +91,15 @@ async def test_a_worker_frozen_past_its_lease_stops_its_run_when_it_wakes(
     assert job.usage.total_tokens == 15 + 150 + 15
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["while the next runs", "after it has ended"])
 async def test_what_a_replaced_run_writes_is_refused_without_a_trace(
-    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path, *, ended: bool
 ):
-    _, id, token = await freeze_and_replace(server, queue, workers, tmp_path)
+    _, handle, token = await freeze_and_replace(server, queue, workers, tmp_path)
+    if ended:
+        await finish(handle, tmp_path)
     client, root = client_of(queue)
+    id = handle.id
     before = everything(server, queue, id)
 
     for change in ({"progress": "1"}, {"log": ["zombie"]}, {"data": "{}"}):
@@ -98,30 +107,36 @@ async def test_what_a_replaced_run_writes_is_refused_without_a_trace(
             await client.call("job_update", root, {"id": id, "token": token, "n": 99, **change})
     part = [id, token, 1, 2, [["content", "zombie"]]]
     appended = msgspec.msgpack.decode(await client.call("stream_append", root, {"parts": [part]}))
-    outcome = [id, token, "completed", 1000, '"zombie"', {"tail": [2, [["content", "zombie"]]]}]
-    turn = {
-        "worker": "zombie",
-        "turn": 1,
-        "nonce": "n",
-        "want": 0,
-        "lease_ms": 500,
-        "suspects": 0,
-        "max_stalled": 3,
-        "done": [outcome],
-    }
-    codes = msgspec.msgpack.decode((await client.call("turn", root, turn))[0])[0]
+    tail = {"tail": [2, [["content", "zombie"]]]}
+    codes = [
+        await hand_in(client, root, [id, token, "completed", 1000, '"zombie"', tail], turn=1),
+        await hand_in(client, root, [id, token, "failed", 1000, None, {"reason": "error"}], turn=2),
+        await hand_in(client, root, [id, token, "released", 0], turn=3),
+    ]
     beat = {"worker": "zombie", "leases": [[id, token]], "started": [[id, token, 5]]}
     lost = msgspec.msgpack.decode(await client.call("job_beat", root, beat))[0]
 
-    assert (appended[0][1], codes, lost) == ("s", "s", [id])
+    assert (appended[0][1], codes, lost) == ("s", ["s", "s", "s"], [id])
     assert everything(server, queue, id) == before
+    if not ended:
+        await finish(handle, tmp_path)
+    await audit(server, queue, [id])
+
+
+async def hand_in(client: Client, root: str, outcome: list[Any], *, turn: int) -> str:
+    """The code that a turn has for an outcome."""
+    args = {"worker": "zombie", "turn": turn, "nonce": "n", "want": 0, "lease_ms": 500}
+    args |= {"suspects": 0, "max_stalled": 3, "done": [outcome]}
+    return msgspec.msgpack.decode((await client.call("turn", root, args))[0])[0]
 
 
 async def test_usage_of_a_replaced_run_is_booked_once(
     server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
 ):
-    _, id, _ = await freeze_and_replace(server, queue, workers, tmp_path)
+    _, handle, _ = await freeze_and_replace(server, queue, workers, tmp_path)
+    await finish(handle, tmp_path)
     client, root = client_of(queue)
+    id = handle.id
     report = {
         "id": id,
         "call": f"{id}/1/9",

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
+
+from tests.harness.servers import ValkeyServer
 
 ROOT = Path(__file__).parents[2]
 _POLL = 0.005
@@ -189,6 +191,17 @@ async def until(predicate: Callable[[], object], timeout: float = 10, what: str 
     while not predicate():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         await asyncio.sleep(_POLL)
+
+
+async def until_started(server: ValkeyServer, queue: str, ids: Iterable[str]) -> None:
+    """Wait until the server knows that the current runs of these jobs have started: now their loss is a stall."""
+
+    def all_known() -> bool:
+        keys = [f"glidemq:{{{queue}}}:job:{id}" for id in ids]
+        facts = [server.cmd("HMGET", key, "run", "started_run") for key in keys]
+        return all(run is not None and run == started for run, started in facts)
+
+    await until(all_known, 10, "the starts are known")
 
 
 def _is_pending(pid: int, number: signal.Signals) -> bool:
