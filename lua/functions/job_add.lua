@@ -8,35 +8,18 @@
 -- cost   O(jobs x log waiting); at most 256 jobs
 local arg = require('lib.arg')
 local change = require('lib.change')
-local keep = require('lib.keep')
 local layout = require('lib.layout')
 local line = require('lib.line')
+local new_job = require('lib.new_job')
 local num = require('lib.num')
+local removal = require('lib.removal')
 
 local MAX_JOBS = 256
-local DAY_MS = 86400000
-local TEXTS = { 'options', 'keep_completed', 'keep_failed', 'parent', 'ledger', 'data' }
-local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent', 'ledger' }
-
-local function check(jobs)
-  for _, new in ipairs(jobs) do
-    arg.text(new, 'id')
-    arg.text(new, 'name')
-    for _, name in ipairs(TEXTS) do
-      arg.maybe_text(new, name)
-    end
-    new.priority = arg.int(new, 'priority', 0, 2048, 1000)
-    new.delay_ms = arg.int(new, 'delay_ms', 0, 36500 * DAY_MS, 0)
-    new.lock_ms = new.lock_ms and arg.int(new, 'lock_ms', 1, DAY_MS)
-    new.pending = arg.int(new, 'pending', 0, 10000, 0)
-    new.ttl_ms = arg.int(new, 'ttl_ms', 0, 36500 * DAY_MS, 0)
-  end
-end
 
 --- Was this job added by an earlier try of this call?
 local function was_added(root, new, map, now, found)
   if not found[1] then
-    return keep.was_removed(root, new.custom and new.id .. ' ' .. map.nonce or new.id, now)
+    return removal.was_removed(root, new.custom and new.id .. ' ' .. map.nonce or new.id, now)
   end
   return not found[3] or found[3] == map.nonce
 end
@@ -54,25 +37,6 @@ local function existing(root, new, map, now)
   return nil
 end
 
-local function fields_of(new, now, map, place)
-  local fields = { 'name', new.name, 'place', place, 'created_at', now }
-  for _, name in ipairs(COPIED) do
-    if new[name] then
-      fields[#fields + 1] = name
-      fields[#fields + 1] = new[name]
-    end
-  end
-  local function add(name, value)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = value
-  end
-  if new.data then add('data', new.data) end
-  if new.custom then add('added_by', map.nonce) end
-  if new.ttl_ms > 0 then add('expires_at', now + new.ttl_ms) end
-  if new.delay_ms > 0 then add('why', 'delay') end
-  return fields
-end
-
 --- Stage one job.
 local function stage(tx, new, now, map, sequence)
   if new.tombstone then
@@ -82,7 +46,7 @@ local function stage(tx, new, now, map, sequence)
     redis.call('HSET', layout.meta(tx.root), 'ledger:' .. new.ledger, 1)
   end
   local place = line.place(new.priority, sequence, new.lifo)
-  local fields = fields_of(new, now, map, num.text(place))
+  local fields = new_job.fields(new, now, map, num.text(place))
   if new.pending > 0 then
     fields[#fields + 1] = 'pending'
     fields[#fields + 1] = new.pending
@@ -122,7 +86,7 @@ local function job_add(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local jobs = arg.list(map, 'jobs', MAX_JOBS)
   arg.text(map, 'nonce')
-  check(jobs)
+  new_job.check(jobs)
   local tx = change.begin(root)
   tx.expiring = {}
   local verdicts = stage_all(tx, jobs, map, now)

@@ -7,10 +7,10 @@
 local arg = require('lib.arg')
 local event = require('lib.event')
 local job = require('lib.job')
-local keep = require('lib.keep')
 local layout = require('lib.layout')
 local news = require('lib.news')
 local num = require('lib.num')
+local removal = require('lib.removal')
 local reply = require('lib.reply')
 
 --- Out of every index: after a break a job may be in two.
@@ -23,7 +23,7 @@ end
 
 --- Was the job removed by an earlier try of this call? Under its id there may be another one by now.
 local function was_done(root, id, record, nonce, now)
-  if not nonce or not keep.was_removed(root, id .. ' ' .. nonce, now) or record and record.removing == nonce then
+  if not nonce or not removal.was_removed(root, id .. ' ' .. nonce, now) or record and record.removing == nonce then
     return false
   end
   if not record then
@@ -46,7 +46,7 @@ local function job_remove(keys, args)
     reply.state(id, record.state, 'not running: cancel it first')
   end
   redis.call('HSET', layout.job(root, id), 'removing', nonce or '')
-  keep.remove(root, { id }, now, nil, nonce)
+  removal.remove(root, { id }, now, nil, nonce)
   leave(root, id)
   event.append(root, { 'removed', id })
   news.publish(root, { id })

@@ -7,6 +7,7 @@ local layout = require('lib.layout')
 local notice = require('lib.notice')
 local num = require('lib.num')
 local outbox = require('lib.outbox')
+local removal = require('lib.removal')
 
 local ending = {}
 
@@ -80,7 +81,7 @@ end
 function ending.sweep(root, index, id)
   local record = job.read(root, id, { 'state', 'removed', 'satellites' })
   if record and record.removed then
-    keep.bury(root, id, record.satellites)
+    removal.bury(root, id, record.satellites)
   end
   redis.call('ZREM', layout.index(root, index), id)
 end
@@ -109,7 +110,7 @@ function ending.commit(tx)
   end
   change.enter(tx)
   for _, entry in ipairs(tx.buried) do
-    keep.bury(root, entry[1], entry[2].satellites)
+    removal.bury(root, entry[1], entry[2].satellites)
   end
   change.leave(tx)
   for state, count in pairs(tx.trim) do

@@ -4,6 +4,7 @@ local job = require('lib.job')
 local keep = require('lib.keep')
 local layout = require('lib.layout')
 local reclaim = require('lib.reclaim')
+local removal = require('lib.removal')
 
 local expiry = {}
 
@@ -70,7 +71,7 @@ local function expire(root, now, defaults)
   ending.commit(tx)
   forget(key, others, tx.expiring)
   for state, gone in pairs(ended) do
-    keep.remove(root, gone, now, state)
+    removal.remove(root, gone, now, state)
     redis.call('ZREM', layout.index(root, state), unpack(gone))
     redis.call('ZREM', key, unpack(gone))
   end
