@@ -139,8 +139,10 @@ class Engine:
         inbox = _keys.inbox(self._host.root, self._host.name)
         wake = _keys.wake(self._host.root)
         while True:
+            # Not wait_for: before Python 3.12 it swallows a cancellation that meets the end of what it waits for.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._consumer.wait_idle(), _IDLE_WAIT)
+                async with asyncio.timeout(_IDLE_WAIT):
+                    await self._consumer.wait_idle()
             try:
                 if self._consumer.is_idle():
                     got = await self._blocking.pop([inbox, wake], _BLOCK)
