@@ -52,7 +52,8 @@ local function child_ended(keys, args)
   local root, map = keys[1], arg.map(args)
   local id, is_repeat = arg.text(map, 'parent'), map['repeat']
   local child = { key = arg.text(map, 'key'), text = arg.text(map, 'end'), usage = arg.amounts(map, 'usage') }
-  child.fails = arg.text(map, 'state') ~= 'completed' and arg.maybe_text(map, 'policy') == 'fail'
+  local policy = arg.maybe_text(map, 'policy')
+  child.fails = arg.text(map, 'state') ~= 'completed' and policy == 'fail'
   local record = job.read(root, id, ending.FIELDS)
   if is_repeat and record and record.state ~= 'waiting_children' then
     ending.sweep(root, 'waiting_children', id) -- where a call that broke off may have left it

@@ -14,7 +14,7 @@ local reply = require('lib.reply')
 local FIELDS = { 'state', 'token', 'run', 'satellites', 'last_chunk' }
 
 local function check(map)
-  local text = map.entry or map.started
+  local text = map.started or map.entry
   if type(text) ~= 'string' or #text > journal.MAX_BYTES then
     reply.fail('ARG', 'entry not a text of at most ' .. journal.MAX_BYTES .. ' bytes')
   end

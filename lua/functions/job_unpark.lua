@@ -16,13 +16,14 @@ local PARKED = { budget = true, throttled = true }
 local function job_unpark(keys, args)
   local root, map = keys[1], arg.map(args)
   local on, generation = arg.text(map, 'on'), arg.int(map, 'generation', 0, num.MAX)
+  local ids = arg.texts(map, 'ids', MAX)
   local meta, field = layout.meta(root), 'generation:' .. on
   -- A park that is on its way and knows an older generation goes straight to waiting (see lib/outcome.lua).
   if num.of(redis.call('HGET', meta, field), -1) < generation then
     redis.call('HSET', meta, field, generation)
   end
   local tx, moved = change.begin(root), 0
-  for _, id in ipairs(arg.list(map, 'ids', MAX)) do
+  for _, id in ipairs(ids) do
     local record = job.read(root, id, { 'state', 'why', 'place', 'stalled', 'lost' })
     if record and record.state == 'delayed' and PARKED[record.why] then
       change.move(tx, id, 'delayed', job.waiting_index(record), record.place, {})

@@ -43,6 +43,8 @@ end
 local function job_wait(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local id, token, key = arg.text(map, 'id'), arg.text(map, 'token'), arg.text(map, 'key')
+  arg.maybe_text(map, 'name')
+  arg.maybe_text(map, 'reason')
   local timeout = map.timeout_ms and arg.int(map, 'timeout_ms', 0, CENTURY_MS)
   local record = lease.hold(root, id, token, FIELDS)
   local found = journal.get(root, id, key)

@@ -42,7 +42,7 @@ end
 --- Stage a move between indexes, with the state and further fields. `to` "none": the job leaves the queue.
 function change.move(tx, id, from, to, score, fields)
   if not (LEGAL[from] and LEGAL[from][to]) then
-    reply.state(id, tostring(from), 'movable to ' .. tostring(to))
+    reply.state(id, from, 'movable to ' .. to)
   end
   if from ~= 'new' then
     local out = tx.remove[from] or {}

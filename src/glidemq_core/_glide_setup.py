@@ -5,7 +5,6 @@ Only this module and `_sync_client` import valkey-glide, at the first connection
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -199,23 +198,11 @@ def _arg(words: str) -> errors.GlideMQError:
     return errors.InvalidOption(name, "<as sent>", reason)
 
 
-def _budget(words: str) -> errors.GlideMQError:
-    facts = json.loads(words)
-    return errors.BudgetExceeded(facts.pop("budget"), **facts)
-
-
-def _throttled(words: str) -> errors.GlideMQError:
-    limiter, _, ms = words.rpartition(" ")
-    return errors.Throttled(limiter, retry_after=int(ms) / 1000)
-
-
 _TYPED: Final = {
     "ARG": _arg,
     "GONE": errors.JobNotFound,
     "STALE": errors.LeaseLost,
     "STATE": _state,
-    "BUDGET": _budget,
-    "THROTTLED": _throttled,
     "BACKLOGGED": errors.Backlogged,
 }
-"""The error codes of the Lua functions. A test greps them from lua/."""
+"""The error codes of the Lua functions (a ledger refuses by its answer, not by an error)."""

@@ -20,7 +20,6 @@ from glidemq_core._sync_client import SyncClient
 from glidemq_core._target import parse
 from glidemq_core.errors import (
     Backlogged,
-    BudgetExceeded,
     ConnectionLost,
     InvalidOption,
     JobNotFound,
@@ -29,7 +28,6 @@ from glidemq_core.errors import (
     OutOfMemory,
     ServerError,
     ServerUnsuitable,
-    Throttled,
     WrongState,
 )
 from tests.harness.processes import Process, eventually
@@ -125,13 +123,7 @@ class TestAnswers:
             ("GONE NOPERM", JobNotFound, {"job_id": "NOPERM"}),
             ("STALE j1", LeaseLost, {"job_id": "j1"}),
             ("STATE j1 active waiting or delayed", WrongState, {"state": "active"}),
-            ("THROTTLED openai/gpt: x 1500", Throttled, {"retry_after": 1.5}),
             ("BACKLOGGED 100000", Backlogged, {}),
-            (
-                'BUDGET {"budget":"b","cap":"cost.total","limit":5,"used":1,"reserved":2,"asked":3}',
-                BudgetExceeded,
-                {"budget": "b", "asked": 3},
-            ),
         ],
     )
     async def test_error_of_a_function_arrives_typed(self, url, open_client, text, kind, facts):
