@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 _BLOCK: Final = 2.0
 _IDLE_WAIT: Final = 0.25
 _RECONNECT_PAUSE: Final = 0.25
+# How long a stopping worker tries to hand in what it has to a server that does not answer; the first is more than what
+# a stopped handler gets before it is abandoned.
+_PATIENCE: Final = 15.0
+_LAST_WORDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ class Engine:
             turns, executor, self._host.writer, self._relay, settings.concurrency
         )
         self._deadline: asyncio.TimerHandle | None = None
+        self._give_up_at: float | None = None
+        self._limit: asyncio.Timeout | None = None
         self._stopped = asyncio.Event()
         self.is_stopping = False
 
@@ -96,13 +102,15 @@ class Engine:
             max_loop_stall=self._settings.max_loop_stall,
         )
         self._consumer.heartbeat = heartbeat
-        await self._host.ledger.begin()
-        logger.info("worker %s takes jobs of queue %s", self._host.name, self._host.queue)
         listener = asyncio.get_running_loop().create_task(self._listen())
         try:
-            await self._consumer.consume()
-            await self._relay.close()
-            await self._host.ledger.close()
+            async with asyncio.timeout_at(self._give_up_at) as self._limit:
+                await self._work()
+        except TimeoutError:
+            self._limit = None
+            logger.warning(
+                "worker %s can't hand in what it has: its leases will run out", self._host.name
+            )
         finally:
             # The leases of running jobs were renewed up to here.
             listener.cancel()
@@ -116,15 +124,27 @@ class Engine:
             self._stopped.set()
             logger.info("worker %s has stopped", self._host.name)
 
+    async def _work(self) -> None:
+        await self._host.ledger.begin()
+        logger.info("worker %s takes jobs of queue %s", self._host.name, self._host.queue)
+        await self._consumer.consume()
+        await self._relay.close()
+        await self._host.ledger.close()
+        self._limit = None
+
     def _heartbeat_client(self) -> SyncClient:
         # Of short leases, a beat must fail in time for another one.
         lease = self._settings.turn.lease
         return SyncClient(self._target, timeout=min(REQUEST_TIMEOUT_MS / 1000, max(1.0, lease / 3)))
 
     def begin_stop(self, grace: float) -> None:
-        """Take no more jobs; after `grace` seconds, stop what still runs."""
+        """Take no more jobs; after `grace` seconds, stop what still runs. Asked again, do not wait for the server long."""
+        patience = _LAST_WORDS if self.is_stopping else _PATIENCE
         self.is_stopping = True
         self._consumer.drain()
+        self._give_up_at = asyncio.get_running_loop().time() + grace + patience
+        if self._limit is not None:
+            self._limit.reschedule(self._give_up_at)
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(grace, self._consumer.stop_all)

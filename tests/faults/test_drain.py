@@ -11,6 +11,7 @@ import pytest
 
 from glidemq_core import JobHandle, NewJob, Queue, Worker
 from tests.harness.auditor import audit
+from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
 from tests.harness.workers import Workers, until, until_started
 
@@ -186,3 +187,23 @@ async def test_closing_a_worker_under_load_leaves_nothing_leased(
     workers.start(concurrency=50)
     assert [await handle.result(timeout=10) for handle in handles] == list(range(500))
     assert set(await stalls(handles[::50])) == {(1, 0)}
+
+
+@pytest.mark.parametrize("has_job", [False, True], ids=["idle", "with a result"])
+async def test_a_second_sigterm_ends_a_worker_that_has_lost_its_server(
+    queue: Queue, workers: Workers, proxy: Proxy, *, has_job: bool
+):
+    if has_job:
+        await queue.add("wait", {"seconds": 0.5})
+    worker = workers.start(url=proxy.url, lock_duration=30)
+    await worker.until("start" if has_job else "up")
+
+    proxy.refuse = True
+    proxy.reset_all()
+    if has_job:
+        await worker.until("end")
+    await asyncio.sleep(3)  # longer than an idle worker waits: a turn is on its way
+    worker.terminate()
+    worker.terminate()
+
+    assert await worker.until_ended(9) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -63,7 +64,8 @@ class WorkerProcess:
     def kill(self) -> None:
         """SIGKILL; gone when this returns."""
         if not self.ended.is_set():
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(self.pid, signal.SIGKILL)
             assert self.ended.wait(10)
 
     def terminate(self) -> None:
