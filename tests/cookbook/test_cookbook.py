@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ RECIPES = sorted(COOKBOOK.glob("[0-9][0-9]_*.py"))
 # Asks a model: what it says is not the same everywhere.
 UNSTEADY = {"01_first_job.py"}
 PROMISE = re.compile(r'It prints:\n\n((?:    .*\n|\n)+)"""')
+
+
+README = COOKBOOK.parent / "README.md"
 
 
 def run(recipe: Path, url: str) -> subprocess.CompletedProcess[str]:
@@ -59,3 +63,15 @@ def test_first_recipe_gets_an_answer_and_its_price(url: str):
 
 def test_recipes_are_numbered_without_gaps():
     assert [int(recipe.name[:2]) for recipe in RECIPES] == list(range(1, len(RECIPES) + 1))
+
+
+def test_first_example_of_the_readme_runs_as_it_stands(url: str, tmp_path: Path):
+    example = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert example
+    script = tmp_path / "example.py"
+    body = textwrap.indent(example.group(1), "    ")
+    script.write_text(f"import asyncio\n\nasync def main():\n{body}\nasyncio.run(main())\n")
+
+    done = run(script, url)
+
+    assert (done.returncode, done.stdout) == (0, "Hello Ada!{'greeted': 'Ada'}\n"), done.stderr
