@@ -187,6 +187,8 @@ class Engine:
             await asyncio.wait({pop, idle}, return_when=asyncio.FIRST_COMPLETED)
             if not pop.done():
                 await self._host.client.command("RPUSH", inbox, "look")
+                # Should this process die before it reads that, the message must not stay for ever.
+                await self._host.client.command("EXPIRE", inbox, "60")
             return await pop
         except OutOfMemory:
             return None  # a full server takes no message: the wait is ended by its connection's end

@@ -70,8 +70,8 @@ async def test_two_hundred_readers_share_their_connections_and_leave_room_for_ot
             await queue.counts()
             slowest = max(slowest, time.perf_counter() - started)
             await asyncio.sleep(0.02)
-        # The worker's heartbeat may have connected meanwhile, in a cluster with two connections.
-        assert connections(any_server) <= before + 2
+        # The worker's heartbeat may have connected meanwhile; in a cluster a client has several connections.
+        assert connections(any_server) <= before + 5
     assert [numbers(await reader) for reader in readers] == [list(range(20))] * 200
     assert slowest < 0.25  # 0.05 on a machine of one's own
 
