@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _LOOK_EVERY: Final = 0.5
 _CLOSING: Final = 2.0
+_PAUSE: Final = 0.02
 _lock = threading.Lock()
 _owner: asyncio.AbstractEventLoop | None = None
 _mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
@@ -31,7 +32,7 @@ _bridges: dict[tuple[asyncio.AbstractEventLoop, asyncio.AbstractEventLoop], _Bri
 
 
 class OwnerGone(Exception):
-    """The loop that a call had crossed to was closed; the call may have been sent."""
+    """The loop that a call had crossed to is closed, or ending; the call may have been sent."""
 
 
 def owner() -> asyncio.AbstractEventLoop:
@@ -88,7 +89,7 @@ async def cross(there: asyncio.AbstractEventLoop, work: Callable[[], Coroutine[A
     """Run `work()` on another loop and wait for its result here. Cancelling this cancels that.
 
     Raises:
-        OwnerGone: That loop is closed.
+        OwnerGone: That loop is closed, or ending.
     """
     here = asyncio.get_running_loop()
     with _lock:
@@ -178,12 +179,11 @@ class _Crossing:
                 task.exception()
 
     def _deliver(self, task: asyncio.Task[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
+        # Nobody here has cancelled it, or the future were done: the other loop is about to end.
+        error = OwnerGone() if task.cancelled() else task.exception()
         if self._future.done():
             return
-        if task.cancelled():
-            self._future.cancel()
-        elif error is not None:
+        if error is not None:
             self._future.set_exception(error)
         else:
             self._future.set_result(task.result())
@@ -215,7 +215,7 @@ class Resident:
                 async with asyncio.timeout(timeout):
                     return await cross(home, lambda: self._at_home(work))
             except OwnerGone:
-                continue
+                await asyncio.sleep(_PAUSE)  # it may only be about to be closed
             except TimeoutError as error:
                 raise ConnectionLost(
                     "the event loop of this process's first call has its connections, and it does not run",

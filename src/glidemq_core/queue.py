@@ -13,12 +13,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast
 
 from . import _keys, options
-from ._adder import Adder
-from ._client import Client, Subscriber, release_client, shared_client, shared_subscriber
 from ._codec import dumps, loads
 from ._hub import Chunk, Ending, Hub, chunk_of
 from ._keys import new_id
-from ._target import Target, resolve
+from ._opened import Opened
+from ._target import Target
 from ._units import Seconds, seconds, whole
 from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
 from .flow import ChildEnd, ends_of
@@ -88,15 +87,6 @@ class JobHandle:
         return f"<JobHandle {self.id!r}{' duplicate' if self.is_duplicate else ''}>"
 
 
-class _Parts:
-    """What an open queue holds: made at the first call, so that making a Queue costs nothing."""
-
-    def __init__(self, client: Client, subscriber: Subscriber, root: str) -> None:
-        self.client = client
-        self.adder = Adder(client, root)
-        self.hub = Hub(client, subscriber, root, _keys.news(root))
-
-
 class Queue:
     """A queue of jobs on a Valkey server.
 
@@ -112,9 +102,7 @@ class Queue:
     def __init__(self, name: str, *, connection: str | Target | None = None) -> None:
         self.name = _keys.check_name(name, "name")
         self._root = _keys.root_of(name)
-        self._connection = connection
-        self._parts: _Parts | None = None
-        self._opening: asyncio.Lock | None = None
+        self._opened = Opened(connection, self._root)
 
     async def add(
         self,
@@ -171,7 +159,7 @@ class Queue:
             remove_on_fail=remove_on_fail,
         )
         wire = options.to_wire(new)
-        parts = self._parts or await self._open()
+        parts = await self._opened.here()
         verdict = await parts.adder.add(wire)
         return JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
 
@@ -184,7 +172,7 @@ class Queue:
         wires = [options.to_wire(job, f"jobs[{i}].") for i, job in enumerate(jobs)]
         if not wires:
             return []
-        parts = self._parts or await self._open()
+        parts = await self._opened.here()
         verdicts = await parts.adder.add_many(wires)
         return [
             JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
@@ -447,11 +435,7 @@ class Queue:
 
     async def close(self) -> None:
         """Let go of the connections. Streams that are being read end."""
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            await parts.adder.drain()
-            await parts.hub.close()
-            await release_client(parts.client)
+        await self._opened.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -464,21 +448,11 @@ class Queue:
     ) -> None:
         await self.close()
 
-    async def _open(self) -> _Parts:
-        if self._opening is None:
-            self._opening = asyncio.Lock()
-        async with self._opening:
-            if self._parts is None:
-                target = resolve(self._connection)
-                client = await shared_client(target)
-                self._parts = _Parts(client, shared_subscriber(target), self._root)
-            return self._parts
-
     async def _hub(self) -> Hub:
-        return (self._parts or await self._open()).hub
+        return (await self._opened.here()).hub
 
     async def _call(self, name: str, args: dict[str, object]) -> Any:
-        parts = self._parts or await self._open()
+        parts = await self._opened.here()
         return await parts.client.call(name, self._root, args)
 
     async def _raw_counts(self) -> dict[str, int]:
