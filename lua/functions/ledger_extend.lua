@@ -49,7 +49,7 @@ end
 local function extend_limiters(tx, record, tokens)
   local keys = {}
   for i, share in ipairs(record.limiters) do
-    keys[i] = limiter.key(tx.root, share.name)
+    keys[i] = ledger.key(tx.root, 'limiter', share.name)
   end
   local states = ledger.read(keys)
   for i, share in ipairs(record.limiters) do

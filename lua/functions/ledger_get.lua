@@ -23,7 +23,7 @@ local function get_budget(root, id)
 end
 
 local function get_limiter(root, now, name)
-  local state = ledger.read({ limiter.key(root, name) })[1]
+  local state = ledger.read({ ledger.key(root, 'limiter', name) })[1]
   if not state then
     return false
   end

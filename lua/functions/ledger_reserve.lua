@@ -71,7 +71,7 @@ local function decide(root, now, call)
   if stopped then
     return admit.turn_away(root, now, call, lines, stopped)
   end
-  return admit.let_in(root, now, call, shares, lines)
+  return admit.let_in(root, now, call, shares, lines, is_due)
 end
 
 local function ledger_reserve(keys, args)

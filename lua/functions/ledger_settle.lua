@@ -69,6 +69,7 @@ local function ledger_settle(keys, args)
   local record = ledger.read({ calls.key(root, id) })[1]
   if record and record.state == 'settled' then
     redis.call('PEXPIRE', calls.key(root, id), ledger.DAY_MS)
+    calls.leave(root, id, record)
     return cmsgpack.pack({ 'already', {} })
   end
   if not record then

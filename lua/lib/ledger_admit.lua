@@ -23,7 +23,7 @@ function admit.ask_budgets(root, now, call, specs)
     if refusal then
       refusal.budget, refusal.on = id, specs[i].on
       if call.waiter and specs[i].on == 'pause' then
-        waiters.add(root, now, id, call.waiter, amounts)
+        waiters.add(root, now, id, call.waiter, amounts, budget.life(specs[i], specs[i].start, now))
       end
       return nil, { 'budget', refusal, spends[i].generation }
     end
@@ -43,12 +43,13 @@ function admit.turn_away(root, now, call, lines, stopped)
   return { kind, name, at - now }
 end
 
-function admit.let_in(root, now, call, shares, lines)
+function admit.let_in(root, now, call, shares, lines, had_ticket)
   local tx = ledger.begin(root, now)
   local record = { state = 'open', at = now, deadline = now + call.ttl_ms, sent = call.sent, budgets = {},
     limiters = {}, busy = {} }
-  redis.call('ZADD', ledger.key(root, 'calls'), 0, call.call)
+  -- The deadline leads back to whatever a break leaves behind: it comes first, and goes last.
   redis.call('ZADD', ledger.key(root, 'deadlines'), record.deadline, call.call)
+  redis.call('ZADD', ledger.key(root, 'calls'), 0, call.call)
   for i, share in ipairs(shares) do
     record.budgets[i] = { id = share.id, window = share.spec.start, held = share.amounts }
     budget.add(share.spend.held, share.amounts, 1)
@@ -72,6 +73,9 @@ function admit.let_in(root, now, call, shares, lines)
   end
   ledger.put(tx, calls.key(root, call.call), record)
   ledger.commit(tx)
+  if had_ticket then
+    redis.call('UNLINK', ledger.key(root, 'ticket', call.ticket))
+  end
   if call.waiter then
     waiters.leave(root, call.budgets, call.waiter)
   end

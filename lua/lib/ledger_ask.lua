@@ -85,7 +85,7 @@ local function stop(root, now, conf, state, amounts, is_due)
   end
   local wait = limiter.rate_wait(state, conf, amounts, now, is_due)
   if wait > 0 then
-    return 'throttled', limiter.rate_slot(state, conf, amounts, now, wait)
+    return 'throttled', limiter.rate_slot(state, conf, amounts, now, wait, is_due)
   end
   if is_busy(root, now, conf, state) then
     return 'throttled', limiter.busy_slot(state, conf, now)
@@ -97,7 +97,7 @@ end
 function ask.limiters(root, now, call, is_due)
   local keys, lines, stopped = {}, {}, nil
   for i, conf in ipairs(call.limiters) do
-    keys[i] = limiter.key(root, conf.name)
+    keys[i] = ledger.key(root, 'limiter', conf.name)
   end
   local states = ledger.read(keys)
   for i, conf in ipairs(call.limiters) do

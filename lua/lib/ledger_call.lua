@@ -13,6 +13,15 @@ function call.key(root, id)
   return ledger.key(root, 'call', id)
 end
 
+--- Take a call that has ended out of the indexes. A repeat does it again: the call before may have broken off here.
+function call.leave(root, id, record)
+  for _, name in ipairs(record and record.busy or {}) do
+    redis.call('ZREM', ledger.key(root, 'slots', name), id)
+  end
+  redis.call('ZREM', ledger.key(root, 'calls'), id)
+  redis.call('ZREM', ledger.key(root, 'deadlines'), id)
+end
+
 --- End a call: `use` is {kind, tokens, costs, unused?, unknown?, said, note}. Writes; answers the budgets freed.
 function call.finish(root, now, id, record, use)
   local tx = ledger.begin(root, now)
@@ -21,11 +30,7 @@ function call.finish(root, now, id, record, use)
   record.state = use.state
   ledger.put(tx, call.key(root, id), record, ledger.DAY_MS)
   ledger.commit(tx)
-  redis.call('ZREM', ledger.key(root, 'deadlines'), id)
-  redis.call('ZREM', ledger.key(root, 'calls'), id)
-  for _, name in ipairs(record.busy) do
-    redis.call('ZREM', ledger.key(root, 'slots', name), id)
-  end
+  call.leave(root, id, record)
   return freed
 end
 
@@ -33,8 +38,7 @@ end
 function call.lapse(root, now, id)
   local record = ledger.read({ call.key(root, id) })[1]
   if not record or record.state ~= 'open' then
-    redis.call('ZREM', ledger.key(root, 'deadlines'), id)
-    redis.call('ZREM', ledger.key(root, 'calls'), id)
+    call.leave(root, id, record)
     return {}
   end
   local state = record.sent and 'unverified' or 'lapsed'

@@ -8,7 +8,7 @@ local feedback = {}
 
 local FULL = 1000
 local LOWEST = 50
-local CUT = 0.7
+local CUT = 700
 local MAX_GROWTH = 50
 local MIN_GROWTH = 5
 local GROWTH_MS = 100 -- a thousandth of the cap for every tenth of a second: 1 % a second
@@ -18,7 +18,7 @@ local MAX_HOLD_MS = 600000
 --- The other side refused for its own rates. Calls admitted before the last cut say nothing new.
 local function cut(state, admitted_at, retry_after, now)
   if admitted_at > state.cut then
-    state.cap = math.max(LOWEST, math.floor(state.cap * CUT))
+    state.cap = math.max(LOWEST, math.floor(state.cap * CUT / FULL))
     state.cut, state.grown = now, now
   end
   state.blocked = math.max(state.blocked, now + retry_after)
@@ -82,7 +82,7 @@ end
 function feedback.settle(tx, call, record, use)
   local keys = {}
   for i, share in ipairs(record.limiters) do
-    keys[i] = limiter.key(tx.root, share.name)
+    keys[i] = ledger.key(tx.root, 'limiter', share.name)
   end
   local states = ledger.read(keys)
   for i, share in ipairs(record.limiters) do

@@ -3,7 +3,6 @@
 -- Turned-away callers get slots: `cursor` is the last one promised because of a rate, `queue` because all were busy.
 local breaker = require('lib.breaker')
 local gcra = require('lib.gcra')
-local ledger = require('lib.ledger')
 
 local limiter = {}
 
@@ -83,13 +82,16 @@ function limiter.rate_wait(state, conf, amounts, now, is_due)
 end
 
 --- The slot of a caller who can't pass before now + wait: after all promised before, by what he will take.
-function limiter.rate_slot(state, conf, amounts, now, wait)
+function limiter.rate_slot(state, conf, amounts, now, wait, is_due)
   local spacing = #conf.axes == 0 and PLAIN_SPACING_MS or 1
   for _, axis in ipairs(conf.axes) do
     -- Estimates are higher than what is used, and the difference comes back: `ratio` is what they are worth.
     local worth = axis.count and FULL or state.ratio
     local taken = amounts[axis.axis] * axis.period_ms / limiter.effective(state, axis.limit)
     spacing = math.max(spacing, math.ceil(taken * worth / FULL))
+  end
+  if is_due and wait <= spacing then
+    return now + wait -- he came in time, another a little late: his place isn't lost for that
   end
   state.cursor = math.max(now + wait, state.cursor + spacing)
   return state.cursor
@@ -111,10 +113,6 @@ function limiter.life(state, conf, now, ttl)
   end
   local has_learned = state.cap < FULL or state.breaker.until_ > 0
   return life + (has_learned and REMEMBER_MS or LINGER_MS)
-end
-
-function limiter.key(root, name)
-  return ledger.key(root, 'limiter', name)
 end
 
 return limiter

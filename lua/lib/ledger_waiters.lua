@@ -4,6 +4,8 @@ local ledger = require('lib.ledger')
 
 local waiters = {}
 
+local KINDS = { 'waiters', 'waits', 'woken' }
+
 local function member_of(waiter)
   return waiter.queue .. '\n' .. waiter.job
 end
@@ -13,8 +15,15 @@ function waiters.parts(member)
   return string.match(member, '^(.-)\n(.*)$')
 end
 
+--- The keys of a budget that will be gone some day must not outlive it.
+function waiters.limit(root, id, life)
+  for _, kind in ipairs(life and KINDS or {}) do
+    redis.call('PEXPIRE', ledger.key(root, kind, id), math.ceil(life))
+  end
+end
+
 --- Note that a job waits for `amounts` of a budget. One that was woken in vain keeps its place.
-function waiters.add(root, now, id, waiter, amounts)
+function waiters.add(root, now, id, waiter, amounts, life)
   local member, waits = member_of(waiter), ledger.key(root, 'waits', id)
   local known = redis.call('HGET', waits, member)
   local since = waiter.since or known and cmsgpack.unpack(known).since or now
@@ -22,6 +31,7 @@ function waiters.add(root, now, id, waiter, amounts)
   redis.call('ZADD', ledger.key(root, 'waiters', id), since, member)
   redis.call('ZREM', ledger.key(root, 'woken', id), member)
   redis.call('ZADD', ledger.key(root, 'parked'), 'NX', now, id)
+  waiters.limit(root, id, life)
 end
 
 --- A job has got what it asked for: it waits nowhere any more.

@@ -87,7 +87,9 @@ function wake.one(root, now, id, spec, spend)
   local tx = ledger.begin(root, now)
   ledger.put(tx, budget.spend_key(root, id, spec.start), spend, budget.life(spec, spec.start, now))
   ledger.commit(tx)
-  return send(root, now, id, spend.generation, chosen)
+  local sent = send(root, now, id, spend.generation, chosen)
+  waiters.limit(root, id, budget.life(spec, spec.start, now))
+  return sent
 end
 
 --- Wake in several budgets [{id, spec, spend}...], each once; answers all entries written.

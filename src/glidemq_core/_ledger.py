@@ -276,8 +276,8 @@ class LedgerClient:
     async def upkeep(self, acknowledge: Iterable[str] = ()) -> Upkeep:
         """Do a round of upkeep, acknowledge relayed entries; turns windows that have ended."""
         now, more, windows, sent = await self._call("ledger_upkeep", {"ack": list(acknowledge)})
-        await self._turn_windows(now, windows)
-        return Upkeep(_wakes(sent), bool(more or windows))
+        turned = await self._turn_windows(now, windows)
+        return Upkeep(_wakes(sent) + turned, bool(more))
 
     async def budget(self, id: str) -> BudgetState | None:
         """A budget now; None if there is none."""
@@ -301,10 +301,13 @@ class LedgerClient:
         """A page of an audit (see ledger_audit)."""
         return await self._call("ledger_audit", {"id": id, "after": after})
 
-    async def _turn_windows(self, now: int, windows: Iterable[Sequence[str]]) -> None:
+    async def _turn_windows(self, now: int, windows: Iterable[Sequence[str]]) -> tuple[Wake, ...]:
+        wakes: list[Wake] = []
         for id, window, zone in windows:
             start, stop = window_bounds(window, zone, now)
-            await self._call("ledger_turn", {"id": id, "start": start, "stop": stop})
+            _, sent = await self._call("ledger_turn", {"id": id, "start": start, "stop": stop})
+            wakes += _wakes(sent)
+        return tuple(wakes)
 
     async def _get(self, budgets: list[str], limiters: list[str]) -> list[Any]:
         return await self._call("ledger_get", {"budgets": budgets, "limiters": limiters})

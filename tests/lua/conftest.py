@@ -6,6 +6,7 @@ import pytest
 
 from tests.harness.servers import ValkeyServer
 from tests.lua.engine import Engine
+from tests.lua.ledger_engine import LedgerEngine
 
 
 @pytest.fixture
@@ -14,3 +15,11 @@ def engine(any_server: ValkeyServer, queue_name: str) -> Engine:
     engine = Engine(any_server, queue_name)
     engine.load()
     return engine
+
+
+@pytest.fixture
+def ledger(any_server: ValkeyServer, queue_name: str) -> LedgerEngine:
+    """An empty ledger, on the plain server and on the cluster, with the test build."""
+    ledger = LedgerEngine(any_server, f"ledger:{queue_name}")
+    ledger.load()
+    return ledger

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.lua.engine import Refused
+from tests.lua.ledger_engine import LedgerEngine, waiter
+
+
+def test_dropped_budget_works_on_and_leaves_no_key_for_ever(ledger: LedgerEngine):
+    ledger.open(total=100, on="pause")
+    ledger.reserve("j/1/1", 60)
+    ledger.reserve("w/1/1", 60, waiter=waiter("w"))
+
+    assert ledger.call("ledger_drop", id="b", after_ms=60_000) == 1
+    ledger.reserve("j/1/2", 10)
+    ledger.settle("j/1/1", 30)
+    ledger.settle("j/1/2", 10)
+
+    assert ledger.used() == 40
+    ledger.upkeep()
+    eternal = {name for name in ledger.names() if ledger.ttl(name) == -1}
+    assert eternal <= {"outbox"}
+    assert ledger.ttl("spend:b:0") <= 60_000
+
+
+def test_unknown_budget_is_not_dropped(ledger: LedgerEngine):
+    assert ledger.call("ledger_drop", id="b", after_ms=1) == 0
+
+
+def test_wrong_argument_is_refused(ledger: LedgerEngine):
+    with pytest.raises(Refused, match="ARG"):
+        ledger.call("ledger_drop", id="b", after_ms=0)

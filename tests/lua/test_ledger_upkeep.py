@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.lua.engine import Refused
+from tests.lua.ledger_engine import QUEUE, TTL, LedgerEngine, waiter
+
+
+def test_upkeep_of_nothing_writes_nothing(ledger: LedgerEngine):
+    _, more, windows, entries = ledger.upkeep()
+
+    assert (more, windows, entries) == (0, [], [])
+    assert ledger.names() == set()
+
+
+def test_overdue_calls_are_ended_in_bounded_rounds(ledger: LedgerEngine):
+    ledger.open(total=1000)
+    for n in range(70):
+        ledger.reserve(f"j/{n}/1", 1)
+    ledger.advance(TTL + 1)
+
+    assert ledger.upkeep()[1] == 1, "there is more"
+    assert ledger.held() == 6
+    assert ledger.upkeep()[1] == 0
+
+    assert ledger.spend()["held"] == {}
+    assert ledger.spend()["loose"]["total_tokens"] == 70_000
+    assert not {"calls", "deadlines"} & ledger.names()
+
+
+def test_ended_windows_are_reported_until_they_are_turned(ledger: LedgerEngine):
+    now = ledger.now()
+    ledger.open(total=10, window="month", zone="Asia/Tokyo", start=now - 1000, stop=now + 1000)
+    assert ledger.upkeep()[2] == []
+
+    ledger.advance(1100)
+    assert ledger.upkeep()[2] == [["b", "month", "Asia/Tokyo"]]
+    ledger.packed("ledger_turn", id="b", start=now + 1000, stop=now + 9000)
+
+    assert ledger.upkeep()[2] == []
+
+
+def test_entries_nobody_relayed_come_until_they_are_acknowledged(ledger: LedgerEngine):
+    ledger.open(total=10, on="pause")
+    ledger.reserve("x/1/1", 10)
+    ledger.reserve("w/1/1", 10, waiter=waiter("w"))
+    _, (wake,) = ledger.settled("x/1/1", 0)
+    assert ledger.upkeep()[3] == [], "whoever made room relays it; it is too early for others"
+
+    ledger.advance(600)
+
+    assert ledger.upkeep()[3] == [wake]
+    assert ledger.upkeep()[3] == [wake]
+    assert wake[1:] == [QUEUE, "b", 1, "w"]
+    assert ledger.upkeep(ack=[wake[0]])[3] == []
+
+
+def test_waiters_beyond_one_call_are_woken_by_the_next_rounds(ledger: LedgerEngine):
+    ledger.open(total=1, on="pause")
+    for n in range(300):
+        ledger.reserve(f"w{n}/1/1", 2, waiter=waiter(f"w{n:03}", since=n))
+    ledger.open(total=10_000, on="pause", update=True)
+    ledger.upkeep()
+
+    sent = ledger.server.cmd("XRANGE", f"{ledger.root}:outbox", "-", "+")
+    jobs = [job for _, fields in sent for job in fields[7].decode().split("\n")]
+    assert jobs == [f"w{n:03}" for n in range(300)]
+    generations = [int(fields[5]) for _, fields in sent]
+    assert generations == [1, 2], "each wake is newer than any refusal before it"
+
+
+def test_budget_nobody_waits_for_is_looked_at_no_more(ledger: LedgerEngine):
+    ledger.open(total=10, on="pause")
+    ledger.reserve("w/1/1", 11, waiter=waiter("w"))
+    ledger.upkeep()
+    assert "parked" in ledger.names()
+    ledger.server.cmd("UNLINK", f"{ledger.root}:waiters:b")
+
+    ledger.upkeep()
+
+    assert "parked" not in ledger.names()
+
+
+def test_wrong_argument_is_refused(ledger: LedgerEngine):
+    with pytest.raises(Refused, match="ARG"):
+        ledger.upkeep(ack="all")
