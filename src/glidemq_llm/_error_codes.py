@@ -79,7 +79,7 @@ _WORDS = {
         throttling
     """,
     _C.OVERLOADED: """
-        overloaded_error overloaded engine_overloaded engine_overloaded_error server_overloaded
+        overloaded_error overloaded server_is_overloaded engine_overloaded engine_overloaded_error server_overloaded
         slow_down model_overloaded compaction_unavailable over_capacity 529 no_capacity capacity_exceeded
     """,
     _C.UNAVAILABLE: """

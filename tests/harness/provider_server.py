@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 from tests.harness.provider_plan import BEFORE_HEADERS, Behaviour
 from tests.harness.provider_shapes import SHAPES, Shape, texts
 
-_MALFORMED = b'data: {"id": "cut in the midd\n\n'
+# The event's name is for clients that skip events without one.
+_MALFORMED = b'event: content_block_delta\ndata: {"id": "cut in the midd\n\n'
 
 
 @dataclass(slots=True)

@@ -1,0 +1,275 @@
+"""Real clients, in the handlers of real jobs, against a fake provider in a process of its own.
+
+provider   the provider; its log says what it billed
+model      a model's name of the test's own, so that its calls and plans are told from those of others
+run        runs a handler as a job to its end; answers the job, its chunks and its result
+api        each test runs once for each API: how its clients are made and asked
+mocked     respx in front of the HTTP library that an SDK uses
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import anthropic
+import openai
+import pytest
+import respx
+import respx.mocks
+
+from glidemq_core import Chunk, Job, Queue, Worker, kept_text
+from tests.harness.provider import Behaviour, Provider
+
+HAS_LITELLM = importlib.util.find_spec("litellm") is not None
+NO_LITELLM = (
+    "litellm is not installed (it holds openai at 2.x; it has a test environment of its own)"
+)
+
+if "httpcore2" not in respx.mocks.Mocker.registry:
+
+    class HTTPCore2Mocker(respx.mocks.HTTPCoreMocker):
+        """The HTTP library of anthropic from 1.0 and openai from 3.0."""
+
+        name = "httpcore2"
+        targets = [
+            target.replace("httpcore.", "httpcore2.", 1)
+            for target in respx.mocks.HTTPCoreMocker.targets
+        ]
+
+
+def http_of(sdk: str) -> str:
+    """Which HTTP library an SDK uses, as respx names it."""
+    is_old = sdk == "openai" and openai.VERSION.startswith("2.")
+    return "httpcore" if is_old else "httpcore2"
+
+
+@pytest.fixture
+def mocked() -> Callable[[str], AbstractContextManager[respx.MockRouter]]:
+    return lambda sdk: respx.mock(using=http_of(sdk), assert_all_called=False)
+
+
+@pytest.fixture(scope="session")
+def session_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provider]:
+    with Provider(tmp_path_factory.mktemp("provider") / "log.jsonl") as provider:
+        yield provider
+
+
+@pytest.fixture
+def provider(session_provider: Provider) -> Provider:
+    return session_provider
+
+
+@pytest.fixture
+def model() -> str:
+    return f"m-{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A job that has ended."""
+
+    job: Job
+    chunks: list[Chunk]
+
+    @property
+    def text(self) -> str:
+        """What a reader shows in the end."""
+        return kept_text(self.chunks)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """What was booked."""
+        return dict(self.job.usage.tokens)
+
+    @property
+    def statuses(self) -> list[str]:
+        """How sure the figures of each call are."""
+        return sorted(call["status"] for call in self.job.usage.calls)
+
+    def of(self, type: str) -> list[Chunk]:
+        """The chunks of a type."""
+        return [chunk for chunk in self.chunks if chunk.type == type]
+
+
+@pytest.fixture
+async def queue(url: str, queue_name: str) -> AsyncIterator[Queue]:
+    async with Queue(queue_name, connection=url) as queue:
+        yield queue
+
+
+@pytest.fixture
+async def run(queue: Queue, url: str) -> Callable[..., Awaitable[Ended]]:
+    async def to_its_end(
+        handler: Any,
+        data: Any = None,
+        *,
+        beside: Callable[[Any], Awaitable[None]] | None = None,
+        **options: Any,
+    ) -> Ended:
+        """Run a job; `beside` is given its handle while it runs."""
+        async with Worker(queue.name, handler, connection=url):
+            job = await queue.add("job", data, **options)
+            if beside is not None:
+                await beside(job)
+            chunks = [chunk async for chunk in job.stream()]
+            found = await job.snapshot()
+        assert found is not None
+        return Ended(job=found, chunks=chunks)
+
+    return to_its_end
+
+
+class Api:
+    """How the clients of one API are made and asked."""
+
+    name = ""
+    sdk = ""
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        """An async client."""
+        raise NotImplementedError
+
+    async def close(self, client: Any) -> None:
+        await client.close()
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        """Ask for a stream."""
+        raise NotImplementedError
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        """Ask for an answer in one piece; its text."""
+        raise NotImplementedError
+
+    def text(self, event: Any) -> str:
+        """The text of an event of a stream."""
+        raise NotImplementedError
+
+    def is_end(self, event: Any) -> bool:
+        """Whether the event says why the answer ended."""
+        raise NotImplementedError
+
+
+def messages(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}]
+
+
+class OpenAIChat(Api):
+    name = "openai.chat"
+    sdk = "openai"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        return openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k", **options)
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.chat.completions.create(
+            model=model, messages=messages(prompt), stream=True, **more
+        )
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client.chat.completions.create(
+            model=model, messages=messages(prompt), **more
+        )
+        return answer.choices[0].message.content
+
+    def text(self, event: Any) -> str:
+        return event.choices[0].delta.content or ""
+
+    def is_end(self, event: Any) -> bool:
+        return bool(event.choices[0].finish_reason)
+
+
+class OpenAIResponses(OpenAIChat):
+    name = "openai.responses"
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.responses.create(model=model, input=prompt, stream=True, **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        return (await client.responses.create(model=model, input=prompt, **more)).output_text
+
+    def text(self, event: Any) -> str:
+        return event.delta if event.type == "response.output_text.delta" else ""
+
+    def is_end(self, event: Any) -> bool:
+        return event.type == "response.completed"
+
+
+class Anthropic(Api):
+    name = "anthropic.messages"
+    sdk = "anthropic"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        return anthropic.AsyncAnthropic(base_url=provider.url, api_key="k", **options)
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        more = {"max_tokens": 1000} | more
+        return await client.messages.create(
+            model=model, messages=messages(prompt), stream=True, **more
+        )
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        more = {"max_tokens": 1000} | more
+        answer = await client.messages.create(model=model, messages=messages(prompt), **more)
+        return answer.content[0].text
+
+    def text(self, event: Any) -> str:
+        return event.delta.text if event.type == "content_block_delta" else ""
+
+    def is_end(self, event: Any) -> bool:
+        return event.type == "message_delta"
+
+
+class LiteLLM(OpenAIChat):
+    """The function, with the provider's address bound to it."""
+
+    name = "litellm"
+    sdk = "litellm"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import litellm
+
+        self._more = {"api_base": provider.openai_url, "api_key": "k"}
+        return litellm.acompletion
+
+    async def close(self, client: Any) -> None:
+        pass
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        more = self._more | more
+        return await client(model=f"openai/{model}", messages=messages(prompt), stream=True, **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        more = self._more | more
+        answer = await client(model=f"openai/{model}", messages=messages(prompt), **more)
+        return answer.choices[0].message.content
+
+
+APIS = (OpenAIChat, OpenAIResponses, Anthropic, LiteLLM)
+
+
+@pytest.fixture(params=APIS, ids=lambda kind: kind.name)
+def api(request: pytest.FixtureRequest) -> Api:
+    if request.param.sdk == "litellm" and not HAS_LITELLM:
+        pytest.skip(NO_LITELLM)
+    return request.param()
+
+
+@pytest.fixture
+async def client(api: Api, provider: Provider) -> AsyncIterator[Any]:
+    made = api.make(provider)
+    yield made
+    await api.close(made)
+
+
+@pytest.fixture
+def plan(provider: Provider, model: str) -> Callable[..., None]:
+    """Say what the next calls of the test's model do."""
+    return lambda *behaviours: provider.plan(model, *behaviours)
+
+
+__all__ = ["Behaviour"]
