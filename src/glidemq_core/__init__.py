@@ -34,23 +34,24 @@ from .options import Keep, NewJob
 from .retry import Backoff
 
 if TYPE_CHECKING:
+    from .budget import Budget, BudgetState
     from .context import RunningJob, current_job
     from .flow import ChildEnd, FlowHandle, FlowJob, FlowProducer
+    from .ledger import Ledger
     from .queue import Event, JobHandle, Queue
     from .signals import Signal, Suspended
     from .stream import Chunk, JobStream, kept_text
+    from .throttle import Breaker, Throttle
     from .usage import UsageSummary
     from .worker import Worker
 
 __all__ = [
-    "Breaker",
-    "Throttle",
-    "Ledger",
-    "BudgetState",
-    "Budget",
     "Backlogged",
     "Backoff",
+    "Breaker",
+    "Budget",
     "BudgetExceeded",
+    "BudgetState",
     "ChildEnd",
     "Chunk",
     "ConnectionLost",
@@ -72,6 +73,7 @@ __all__ = [
     "JobUsage",
     "Keep",
     "LeaseLost",
+    "Ledger",
     "LibraryError",
     "NewJob",
     "OutOfMemory",
@@ -86,6 +88,7 @@ __all__ = [
     "StepChanged",
     "StreamGap",
     "Suspended",
+    "Throttle",
     "Throttled",
     "UnrecoverableError",
     "UsageSummary",
@@ -98,22 +101,22 @@ __all__ = [
 # Modules that reach for the server's client are loaded at first use: importing this package stays quick.
 _LAZY = {
     "Breaker": "throttle",
-    "Throttle": "throttle",
-    "Ledger": "ledger",
-    "BudgetState": "budget",
     "Budget": "budget",
+    "BudgetState": "budget",
     "ChildEnd": "flow",
+    "Chunk": "stream",
+    "Event": "queue",
     "FlowHandle": "flow",
     "FlowJob": "flow",
     "FlowProducer": "flow",
-    "Signal": "signals",
-    "Suspended": "signals",
-    "Chunk": "stream",
-    "Event": "queue",
     "JobHandle": "queue",
     "JobStream": "stream",
+    "Ledger": "ledger",
     "Queue": "queue",
     "RunningJob": "context",
+    "Signal": "signals",
+    "Suspended": "signals",
+    "Throttle": "throttle",
     "UsageSummary": "usage",
     "Worker": "worker",
     "current_job": "context",

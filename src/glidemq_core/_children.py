@@ -13,8 +13,8 @@ from .flow import ChildEnd, OnChildFailure, ends_of
 from .options import NewJob
 
 if TYPE_CHECKING:
+    from ._host import Host
     from ._run import Run
-    from .context import Host
 
 
 class Children:
@@ -39,7 +39,7 @@ class Children:
             raise InvalidOption("on_failure", on_failure, "not fail, ignore or collect")
         place = _keys.check_name(queue or self._host.queue, "queue")
         label = self._label(name, key)
-        wire = _wire(name, data, options)
+        wire = _wire(name, data, self._inherited(options))
         link = {"queue": self._host.queue, "id": self._run.id, "key": label, "policy": on_failure}
         wire["parent"] = dumps([link], "parent")
         args: dict[str, object] = {
@@ -50,6 +50,14 @@ class Children:
         }
         standing = await self._host.client.call("child_expect", self._host.root, args)
         return loads(standing[0])["id"]
+
+    def _inherited(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A child spends from the budgets of its parent, too."""
+        own = self._run.options
+        if not own.get("budgets"):
+            return given
+        merged = dict.fromkeys([*given.get("budgets", ()), *own["budgets"]])
+        return {**given, "budgets": list(merged), "ledger": own.get("ledger", "main")}
 
     async def ended(self) -> dict[str, ChildEnd] | None:
         """The endings of all children by key, or None while some have not ended."""

@@ -71,3 +71,10 @@ def _has_nan(value: object) -> bool:
     if hasattr(value, "__dataclass_fields__") or isinstance(value, msgspec.Struct):
         return _has_nan(msgspec.to_builtins(value))
     return False
+
+
+def checked_text(value: object, field: str) -> str:
+    """A text that can be sent; model output cut in the middle of a character is mended."""
+    if not isinstance(value, str):
+        raise InvalidOption(field, value, "not a text")
+    return sound_text(value)

@@ -10,10 +10,11 @@ from typing import Any, Final, TypeAlias, cast
 
 from . import outcome as outcomes
 from ._gate import Gate
+from ._host import Host
 from ._journal import Journal
 from ._run import Run
 from ._threads import RunStopped, run_in_thread
-from .context import Host, RunningJob, _current  # pyright: ignore[reportPrivateUsage] the one place that sets it
+from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] the one place that sets it
 from .errors import GlideMQError, InvalidOption, JobTimeout, ParkIgnored, UnrecoverableError
 from .outcome import Outcome
 from .retry import BackoffFunction
@@ -50,27 +51,13 @@ class Executor:
         _current.set(job)
         timers = _Timers(run, self._host) if run.options else None
         try:
-            if run.claim.has_journal:
-                await self._load_journal(run)
-            handler, is_async = self._find(run)
-            run.can_park = is_async
-            run.gate = Gate(run, self._host)
-            if run.stop_reason is not None:
-                raise RunStopped  # before it began
-            run.is_in_handler = True
-            if "estimate" in run.options:
-                await run.gate.start()
-            value = await (handler(job) if is_async else run_in_thread(handler, job))  # pyright: ignore[reportGeneralTypeIssues] is_async says so
+            value = await self._call_handler(run, job)
         except (asyncio.CancelledError, RunStopped) as error:
             return self._stopped(run) or self._failed(run, error)
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise  # the process or the loop is to end
         except BaseException as error:  # noqa: BLE001 any error of a handler is an outcome, or its slot were lost
-            if run.stop_reason == "parked" or run.park is not None:
-                ignored = ParkIgnored("the handler raised although it had asked to be parked")
-                ignored.__cause__ = error
-                return self._failed(run, ignored)
-            return self._stopped(run) or self._failed(run, error)
+            return self._raised(run, error)
         finally:
             run.is_in_handler = False
             if timers is not None:
@@ -80,12 +67,33 @@ class Executor:
                 await _close(run.gate)
             run.let_go()
         if run.park is not None:
-            return self._failed(
-                run, ParkIgnored("the handler returned although it had asked to be parked")
-            )
+            return self._raised(run, None)
         if run.stop_reason is not None and run.stop_reason != "shutdown":
             return self._stopped(run) or outcomes.of_result(value, run.claim.attempt)
         return outcomes.of_result(value, run.claim.attempt)
+
+    async def _call_handler(self, run: Run, job: RunningJob) -> object:
+        if run.claim.has_journal:
+            await self._load_journal(run)
+        handler, is_async = self._find(run)
+        run.can_park = is_async
+        if run.stop_reason is not None:
+            raise RunStopped  # before it began
+        run.is_in_handler = True
+        if "estimate" in run.options:
+            run.gate = Gate(run, self._host)
+            await run.gate.start()
+        return await (handler(job) if is_async else run_in_thread(handler, job))
+
+    def _raised(self, run: Run, error: BaseException | None) -> Outcome:
+        """The outcome of a handler that raised, or went on (None) although it had asked to be parked."""
+        if run.park is not None:
+            did = "returned" if error is None else "raised"
+            ignored = ParkIgnored(f"the handler {did} although it had asked to be parked")
+            ignored.__cause__ = error
+            return self._failed(run, ignored)
+        assert error is not None
+        return self._stopped(run) or self._failed(run, error)
 
     async def _load_journal(self, run: Run) -> None:
         flat = await self._host.client.call("job_journal", self._host.root, {"id": run.id})

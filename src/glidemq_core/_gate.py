@@ -16,8 +16,8 @@ from ._waiting import Waiting
 from .outcome import Delayed
 
 if TYPE_CHECKING:
+    from ._host import Host
     from ._run import Run
-    from .context import Host
 
 _SHORT_WAIT: Final = 5.0
 _START_TTL: Final = 120.0
@@ -145,7 +145,9 @@ class Gate:
         """The run has ended: let go of what was reserved and not sent; the rest of it becomes unverified spend."""
         await self._end_start()
         if self.open_calls:
-            await relay_wakes(self._host.client, self.ledger, await self.ledger.lapse(self._run.key))
+            await relay_wakes(
+                self._host.client, self.ledger, await self.ledger.lapse(self._run.key)
+            )
             self.open_calls.clear()
 
     async def _end_start(self) -> None:

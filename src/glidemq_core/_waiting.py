@@ -27,8 +27,8 @@ from .outcome import Suspended as SuspendedOutcome
 from .signals import Signal, signal_of
 
 if TYPE_CHECKING:
+    from ._host import Host
     from ._run import Run
-    from .context import Host
 
 T = TypeVar("T")
 

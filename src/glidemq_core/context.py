@@ -5,23 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from . import _codec, _keys
 from ._children import Children
-from ._chunk_writer import ChunkWriter
-from ._client import Client
-from ._gate import Gate
-from ._ledger import LedgerClient
-from ._ledger import Outcome as CallOutcome
+from ._host import Host
+from ._paid import PaidCalls
 from ._run import Run
-from ._units import Money, Seconds, seconds, to_nano, whole
+from ._units import Seconds, seconds
 from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
 from .errors import GlideMQError, InvalidOption, LeaseLost
 from .flow import ChildEnd, OnChildFailure
 from .outcome import WaitingChildren
-from .throttle import Throttle
 from .signals import Signal, signal_of
 
 logger = logging.getLogger(__name__)
@@ -37,44 +32,7 @@ def current_job() -> Any:
     return _current.get()
 
 
-class Host(Protocol):
-    """What a running job needs of its worker."""
-
-    @property
-    def client(self) -> Client:
-        """The worker's client."""
-        ...
-
-    @property
-    def root(self) -> str:
-        """The queue's root key."""
-        ...
-
-    @property
-    def queue(self) -> str:
-        """The queue's name."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """The worker's name."""
-        ...
-
-    @property
-    def writer(self) -> ChunkWriter:
-        """The one writer of its streams."""
-        ...
-
-    def ledger(self, name: str) -> LedgerClient:
-        """A ledger, kept up by the worker."""
-        ...
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        ...
-
-
-class RunningJob:
+class RunningJob(PaidCalls):
     """The job in its handler's hands.
 
     Every write carries the run's lease token: once the run is no longer the job's current run, writes raise LeaseLost
@@ -87,16 +45,13 @@ class RunningJob:
             within one attempt.
     """
 
-    __slots__ = ("_calls", "_data", "_exits", "_host", "_run", "fallback_index", "id", "name")
+    __slots__ = ("_data", "_exits", "fallback_index", "name")
 
     def __init__(self, run: Run, host: Host) -> None:
-        self.id = run.id
+        super().__init__(run, host)
         self.name = run.claim.name
         self.fallback_index = run.claim.fallback_index
-        self._run = run
-        self._host = host
         self._data: Any = _MISSING
-        self._calls = 0
         self._exits: list[Callable[[], Awaitable[object]]] | None = None
 
     @property
@@ -159,7 +114,7 @@ class RunningJob:
         """
         if type in ("end", "reset") or not type:
             raise InvalidOption("type", type, "'end' and 'reset' are written by the queue itself")
-        type, content = _checked_text(type, "type"), _checked_text(content, "content")
+        type, content = _codec.checked_text(type, "type"), _codec.checked_text(content, "content")
         run = self._run
         self._check_lease()
         run.touched_at = self._host.now()
@@ -177,160 +132,12 @@ class RunningJob:
 
     async def log(self, text: str) -> None:
         """Append a line to the job's log (the last 1,000 stay; a line is cut at 4 KiB)."""
-        await self._update({"log": [_checked_text(text, "text")[:_LOG_BYTES]]})
+        await self._update({"log": [_codec.checked_text(text, "text")[:_LOG_BYTES]]})
 
     async def update_data(self, data: object) -> None:
         """Replace the job's data, for this and later runs."""
         await self._update({"data": _codec.dumps(data, "data")})
         self._data = data
-
-    async def report_usage(
-        self,
-        *,
-        model: str,
-        tokens: Mapping[str, int],
-        costs: Mapping[str, Money] | None = None,
-        provider: str = "",
-        call: str | None = None,
-        status: str = "complete",
-        outcome: CallOutcome = "none",
-        retry_after: float = 0.0,
-        details: Mapping[str, object] | None = None,
-    ) -> bool:
-        """Book what one model call has used; calls add up, failed attempts count too.
-
-        Args:
-            model: As the provider answered it.
-            tokens: Per category, disjoint: their sum is the total.
-            costs: Amounts of money per name, "total" among them; None for a price that is not known.
-            call: The call's id; reporting the same id twice counts once. Default: a new one per report.
-            status: "complete", "partial" or "missing": how sure the numbers are.
-            outcome: How the provider fared, for limiters: "ok", "limited" (429), "error", "none".
-            retry_after: Seconds the provider asks to wait.
-
-        Returns:
-            False if this call was booked before.
-
-        Raises:
-            InvalidOption: A count is not a non-negative integer, or a cost not an amount.
-        """
-        if not _checked_text(model, "model"):
-            raise InvalidOption("model", model, "not the name of a model")
-        if call is None:
-            self._calls += 1
-            call = f"{self._run.key}/{self._calls}"
-        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
-        priced = {
-            name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
-        }
-        entry: dict[str, object] = {
-            "call": call,
-            "model": model,
-            "provider": provider,
-            "run": self.run,
-            "attempt": self.attempt,
-            "status": status,
-            "tokens": counted,
-            "costs": {name: str(Decimal(nano).scaleb(-9)) for name, nano in priced.items()},
-        }
-        if details:
-            entry["details"] = details
-        args: dict[str, object] = {
-            "id": self.id,
-            "call": call,
-            "model": model,
-            "tokens": counted,
-            "costs": priced,
-            "entry": _codec.dumps(entry, "usage", limit=65_536),
-        }
-        await self._gate.settle(call, tokens=counted, costs=priced, outcome=outcome, retry_after=retry_after)
-        return await self._host.client.call("job_usage", self._host.root, args) == 1
-
-    async def reserve(
-        self,
-        call: str,
-        *,
-        tokens: Mapping[str, int],
-        costs: Mapping[str, Money] | None = None,
-        timeout: Seconds = 600,
-        limits: Mapping[str, Throttle] | None = None,
-    ) -> None:
-        """Set aside what a model call may use, in the job's budgets and limiters, before it is sent.
-
-        Returns when it may go ahead: a short wait for a limiter is waited for here; for a longer one, or for a budget
-        that says "pause", the job is parked and its handler starts again from the top. Book the call's real use with
-        `report_usage(call=...)`, or `release` it if it was not sent.
-
-        Args:
-            call: The call's id (`next_call_id()`).
-            tokens, costs: An upper estimate.
-            timeout: The longest the call may take, in seconds.
-            limits: Further limiters, by name.
-
-        Raises:
-            BudgetExceeded: A budget that says "fail" leaves too little: let it pass, the job fails at once.
-        """
-        gate = self._gate
-        if not limits and not gate.is_closed_to:
-            return
-        await gate.reserve(
-            call,
-            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
-            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
-            ttl=seconds(timeout, "timeout"),
-            limiters=[throttle.wire(name) for name, throttle in (limits or {}).items()],
-        )
-
-    async def extend(
-        self,
-        call: str,
-        *,
-        tokens: Mapping[str, int],
-        costs: Mapping[str, Money] | None = None,
-        timeout: Seconds = 600,
-    ) -> None:
-        """Raise a reservation to these totals: the next slice of a stream that runs.
-
-        Raises:
-            BudgetExceeded: There is no room for it: end the call.
-        """
-        await self._gate.extend(
-            call,
-            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
-            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
-            ttl=seconds(timeout, "timeout"),
-        )
-
-    def call_began(self) -> None:
-        """A model call is in flight: a park waits for it."""
-        self._run.busy += 1
-
-    def call_ended(self) -> None:
-        """It has ended."""
-        self._run.busy -= 1
-        self._run.park_if_idle()
-
-    async def release(self, call: str, *, outcome: CallOutcome = "none", retry_after: float = 0.0) -> None:
-        """Let go of a reservation whose call used nothing; `outcome` tells limiters why."""
-        await self._gate.settle(
-            call, tokens={}, costs={}, unused=True, outcome=outcome, retry_after=retry_after
-        )
-
-    @property
-    def budgets(self) -> Sequence[str]:
-        """The ids of the budgets that its calls spend from."""
-        return self._run.options.get("budgets", ())
-
-    @property
-    def has_limits(self) -> bool:
-        """Has the job budgets or limiters of its own? Then calls are to be reserved."""
-        return self._gate.is_closed_to
-
-    @property
-    def _gate(self) -> Gate:
-        if self._run.gate is None:
-            self._run.gate = Gate(self._run, self._host)
-        return self._run.gate
 
     async def step(
         self,
@@ -454,11 +261,6 @@ class RunningJob:
             except GlideMQError as error:
                 logger.warning("job %s: clearing up after its handler failed: %s", self.id, error)
 
-    def next_call_id(self) -> str:
-        """A new id for a model call: job/run.claim/n. Make it before the call, report it after."""
-        self._calls += 1
-        return f"{self._run.key}/{self._calls}"
-
     def touch(self) -> None:
         """A sign of life that is no chunk: renews `idle_timeout`."""
         self._run.touched_at = self._host.now()
@@ -490,10 +292,3 @@ class RunningJob:
 
     def __repr__(self) -> str:
         return f"<RunningJob {self.id!r} {self.name!r} attempt={self.attempt} run={self.run}>"
-
-
-def _checked_text(value: object, field: str) -> str:
-    """A text that can be sent; model output cut in the middle of a character is mended."""
-    if not isinstance(value, str):
-        raise InvalidOption(field, value, "not a text")
-    return _codec.sound_text(value)

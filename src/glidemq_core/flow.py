@@ -10,7 +10,9 @@ from typing import Any, Final, Literal, Self, cast
 from . import _keys, options
 from ._client import Client, release_client, shared_client
 from ._codec import dumps, loads
+from ._ledger import LedgerClient
 from ._target import Target, resolve
+from .budget import Budget
 from .errors import InvalidOption, JobCancelled, JobFailed
 from .options import NewJob
 
@@ -18,6 +20,8 @@ OnChildFailure = Literal["fail", "ignore", "collect"]
 
 _BATCH: Final = 100
 _MAX_CHILDREN: Final = 10_000
+_BUDGET_LIFE: Final = 30 * 86_400.0
+FLOW_BUDGET: Final = "flow-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,37 +109,48 @@ class FlowProducer:
         self._connection = connection
         self._client: Client | None = None
 
-    async def add(self, flow: FlowJob) -> FlowHandle:
+    async def add(self, flow: FlowJob, *, budget: Budget | None = None) -> FlowHandle:
         """Add a tree of jobs: children first to run, each parent after all of its own.
 
         Everything is checked before the first write. Parents are added before their children, so that no child's end is
         missed.
 
+        Args:
+            budget: One budget for all jobs of the flow, and for the children that they add (see `Queue.budget`). It
+                is let go 30 days after the flow was added.
+
         Raises:
             InvalidOption: Something in the tree is refused; nothing was written.
         """
-        return (await self.add_many([flow]))[0]
+        return (await self.add_many([flow], budget=budget))[0]
 
-    async def add_many(self, flows: Iterable[FlowJob]) -> list[FlowHandle]:
-        """Add several trees."""
-        plan = _Plan()
+    async def add_many(
+        self, flows: Iterable[FlowJob], *, budget: Budget | None = None
+    ) -> list[FlowHandle]:
+        """Add several trees; with one budget for all of them."""
+        plan = _Plan(budget)
         handles = [plan.tree(flow, f"flows[{i}]", parents=()) for i, flow in enumerate(flows)]
         await self._write(plan)
         return handles
 
     async def add_dag(
-        self, jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[str]]
+        self,
+        jobs: Mapping[str, FlowJob],
+        edges: Mapping[str, Sequence[str]],
+        *,
+        budget: Budget | None = None,
     ) -> dict[str, FlowHandle]:
         """Add a graph of jobs.
 
         Args:
             jobs: By node name; their `children` must be empty.
             edges: Node -> the nodes it waits for.
+            budget: One budget for all jobs.
 
         Raises:
             InvalidOption: A cycle, an unknown node, or an option is refused; nothing was written.
         """
-        plan = _Plan()
+        plan = _Plan(budget)
         handles = plan.graph(jobs, edges)
         await self._write(plan)
         return handles
@@ -161,6 +176,10 @@ class FlowProducer:
         if self._client is None:
             self._client = await shared_client(resolve(self._connection))
         client = self._client
+        if plan.budget is not None and plan.budget_id is not None:
+            ledger = LedgerClient(client)
+            await ledger.open(plan.budget_id, plan.budget)
+            await ledger.drop(plan.budget_id, after=_BUDGET_LIFE)
         for node in plan.nodes:  # parents come before their children
             root = _keys.root_of(node.queue)
             args: dict[str, object] = {
@@ -192,7 +211,9 @@ class _Node:
 class _Plan:
     """The jobs of a flow in the order of writing, all checked."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget | None) -> None:
+        self.budget = budget
+        self.budget_id = None if budget is None else FLOW_BUDGET + _keys.new_id()
         self.nodes: list[_Node] = []
         self._ids: set[tuple[str, str]] = set()
         self._path: list[int] = []
@@ -255,7 +276,14 @@ class _Plan:
                 sorted(unknown),
                 f"unknown; known are {', '.join(sorted(known))}",
             )
-        wire = options.to_wire(NewJob(name=flow.name, data=flow.data, **flow.options), f"{where}.")
+        given = dict(flow.options)
+        if self.budget_id is not None:
+            if given.get("ledger", "main") != "main":
+                raise InvalidOption(
+                    f"{where}.ledger", given["ledger"], "a flow's budget is in 'main'"
+                )
+            given["budgets"] = [*given.get("budgets", ()), self.budget_id]
+        wire = options.to_wire(NewJob(name=flow.name, data=flow.data, **given), f"{where}.")
         place = (flow.queue, cast("str", wire["id"]))
         if place in self._ids:
             raise InvalidOption(f"{where}.job_id", place[1], "is in the flow twice")

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 from ._codec import dumps
 from ._keys import check_name, new_id
-from ._units import Money, seconds, Seconds, to_ms, to_nano, whole
+from ._units import Money, Seconds, seconds, to_ms, to_nano, whole
 from .errors import InvalidOption
-from .throttle import Throttle
 from .retry import Backoff, as_backoff
+from .throttle import Throttle
 
 PRIORITY_DEFAULT = 1000
 PRIORITY_MAX = 2048

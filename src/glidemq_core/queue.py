@@ -16,17 +16,19 @@ from . import _keys, options
 from ._codec import dumps, loads
 from ._hub import Chunk, Ending, Hub, chunk_of
 from ._keys import new_id
+from ._ledger import LedgerClient
 from ._opened import Opened
 from ._target import Target
 from ._units import Seconds, seconds, whole
+from .budget import BudgetState
 from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
-from .flow import ChildEnd, ends_of
+from .flow import FLOW_BUDGET, ChildEnd, ends_of
 from .job import STATES, Job, JobUsage, State, error_of, job_of
 from .options import Keep, NewJob
 from .retry import Backoff
 from .signals import Suspended
-from .throttle import Throttle
 from .stream import JobStream
+from .throttle import Throttle
 from .usage import UsageSummary, summary_of
 
 Removal = bool | int | Keep | None
@@ -284,6 +286,18 @@ class Queue:
         if job is None:
             raise JobNotFound(id, queue=self.name)
         return job.flow_usage
+
+    async def budget(self, id: str, *, ledger: str = "main") -> BudgetState | None:
+        """A budget as it is now, by its own id or by that of a job of a flow that has one; None if there is none."""
+        _keys.check_name(id, "id")
+        client = LedgerClient((await self._opened.here()).client, ledger)
+        found = await client.budget(id)
+        if found is not None:
+            return found
+        job = await self.get(id)
+        names = job.options.get("budgets", ()) if job is not None else ()
+        of_flow = [name for name in names if name.startswith(FLOW_BUDGET)]
+        return await client.budget(of_flow[0]) if of_flow else None
 
     async def suspended(self, *, start: int = 0, limit: int = 100) -> list[Suspended]:
         """The jobs that wait for a signal, by deadline: which signal, why, since when."""

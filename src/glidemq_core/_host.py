@@ -1,0 +1,46 @@
+"""What running jobs need of their worker."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ._chunk_writer import ChunkWriter
+from ._client import Client
+from ._ledger import LedgerClient
+
+
+class Host(Protocol):
+    """What a running job needs of its worker."""
+
+    @property
+    def client(self) -> Client:
+        """The worker's client."""
+        ...
+
+    @property
+    def root(self) -> str:
+        """The queue's root key."""
+        ...
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The worker's name."""
+        ...
+
+    @property
+    def writer(self) -> ChunkWriter:
+        """The one writer of its streams."""
+        ...
+
+    def ledger(self, name: str) -> LedgerClient:
+        """A ledger, kept up by the worker."""
+        ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...

@@ -1,0 +1,252 @@
+"""The model calls of a running job: reserved before they are sent, booked when they have ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from . import _codec
+from ._gate import Gate
+from ._host import Host
+from ._ledger import Outcome as CallOutcome
+from ._run import Run
+from ._units import Money, Seconds, seconds, to_nano, whole
+from .budget import BudgetState
+from .errors import InvalidOption
+from .throttle import Throttle
+
+
+@dataclass(slots=True)
+class ManualCall:
+    """A model call made by hand (see RunningJob.llm_call).
+
+    Attributes:
+        id: The call's id.
+        tokens, costs: What it has used; None until it is known.
+    """
+
+    id: str
+    tokens: Mapping[str, int] | None = None
+    costs: Mapping[str, Money] | None = None
+
+
+class PaidCalls:
+    """What a running job can do about the money it spends."""
+
+    __slots__ = ("_calls", "_host", "_run", "id")
+
+    def __init__(self, run: Run, host: Host) -> None:
+        self.id = run.id
+        self._run = run
+        self._host = host
+        self._calls = 0
+
+    async def report_usage(
+        self,
+        *,
+        model: str,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, Money] | None = None,
+        provider: str = "",
+        call: str | None = None,
+        status: str = "complete",
+        outcome: CallOutcome = "none",
+        retry_after: float = 0.0,
+        details: Mapping[str, object] | None = None,
+    ) -> bool:
+        """Book what one model call has used; calls add up, failed attempts count too.
+
+        Args:
+            model: As the provider answered it.
+            tokens: Per category, disjoint: their sum is the total.
+            costs: Amounts of money per name, "total" among them; None for a price that is not known.
+            call: The call's id; reporting the same id twice counts once. Default: a new one per report.
+            status: "complete", "partial" or "missing": how sure the numbers are.
+            outcome: How the provider fared, for limiters: "ok", "limited" (429), "error", "none".
+            retry_after: Seconds the provider asks to wait.
+
+        Returns:
+            False if this call was booked before.
+
+        Raises:
+            InvalidOption: A count is not a non-negative integer, or a cost not an amount.
+        """
+        if not _codec.checked_text(model, "model"):
+            raise InvalidOption("model", model, "not the name of a model")
+        if call is None:
+            self._calls += 1
+            call = f"{self._run.key}/{self._calls}"
+        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
+        priced = {
+            name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
+        }
+        entry: dict[str, object] = {
+            "call": call,
+            "model": model,
+            "provider": provider,
+            "run": self._run.claim.run,
+            "attempt": self._run.claim.attempt,
+            "status": status,
+            "tokens": counted,
+            "costs": {name: str(Decimal(nano).scaleb(-9)) for name, nano in priced.items()},
+        }
+        if details:
+            entry["details"] = details
+        args: dict[str, object] = {
+            "id": self.id,
+            "call": call,
+            "model": model,
+            "tokens": counted,
+            "costs": priced,
+            "entry": _codec.dumps(entry, "usage", limit=65_536),
+        }
+        await self._gate.settle(
+            call, tokens=counted, costs=priced, outcome=outcome, retry_after=retry_after
+        )
+        return await self._host.client.call("job_usage", self._host.root, args) == 1
+
+    async def budget(self, id: str | None = None) -> BudgetState | None:
+        """A budget as it is now, for handlers that plan: the named one, else the first of the job's; None if none."""
+        name = id or next(iter(self.budgets), None)
+        return None if name is None else await self._gate.ledger.budget(name)
+
+    @contextlib.asynccontextmanager
+    async def llm_call(
+        self,
+        model: str,
+        *,
+        tokens: Mapping[str, int] | None = None,
+        costs: Mapping[str, Money] | None = None,
+        provider: str = "",
+        timeout: Seconds = 600,
+        limits: Mapping[str, Throttle] | None = None,
+    ) -> AsyncGenerator[ManualCall]:
+        """A model call by any means: reserved before the block, booked after it.
+
+        Set `call.tokens` (and `call.costs`) in the block to what was used. A block that raises before it did books
+        the estimate as unverified.
+
+        Args:
+            tokens, costs: An upper estimate.
+        """
+        call = ManualCall(self.next_call_id())
+        estimate = tokens or {}
+        await self.reserve(call.id, tokens=estimate, costs=costs, timeout=timeout, limits=limits)
+        self.call_began()
+        try:
+            yield call
+        except BaseException:
+            used, paid = (call.tokens, call.costs) if call.tokens is not None else (estimate, costs)
+            status = "complete" if call.tokens is not None else "missing"
+            await self.report_usage(
+                model=model, tokens=used, costs=paid, provider=provider, call=call.id, status=status
+            )
+            raise
+        else:
+            status = "complete" if call.tokens is not None else "missing"
+            await self.report_usage(
+                model=model,
+                tokens=estimate if call.tokens is None else call.tokens,
+                costs=costs if call.tokens is None else call.costs,
+                provider=provider,
+                call=call.id,
+                status=status,
+                outcome="ok",
+            )
+        finally:
+            self.call_ended()
+
+    async def reserve(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, Money] | None = None,
+        timeout: Seconds = 600,
+        limits: Mapping[str, Throttle] | None = None,
+    ) -> None:
+        """Set aside what a model call may use, in the job's budgets and limiters, before it is sent.
+
+        Returns when it may go ahead: a short wait for a limiter is waited for here; for a longer one, or for a budget
+        that says "pause", the job is parked and its handler starts again from the top. Book the call's real use with
+        `report_usage(call=...)`, or `release` it if it was not sent.
+
+        Args:
+            call: The call's id (`next_call_id()`).
+            tokens, costs: An upper estimate.
+            timeout: The longest the call may take, in seconds.
+            limits: Further limiters, by name.
+
+        Raises:
+            BudgetExceeded: A budget that says "fail" leaves too little: let it pass, the job fails at once.
+        """
+        gate = self._gate
+        if not limits and not gate.is_closed_to:
+            return
+        await gate.reserve(
+            call,
+            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
+            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
+            ttl=seconds(timeout, "timeout"),
+            limiters=[throttle.wire(name) for name, throttle in (limits or {}).items()],
+        )
+
+    async def extend(
+        self,
+        call: str,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, Money] | None = None,
+        timeout: Seconds = 600,
+    ) -> None:
+        """Raise a reservation to these totals: the next slice of a stream that runs.
+
+        Raises:
+            BudgetExceeded: There is no room for it: end the call.
+        """
+        await self._gate.extend(
+            call,
+            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
+            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
+            ttl=seconds(timeout, "timeout"),
+        )
+
+    def call_began(self) -> None:
+        """A model call is in flight: a park waits for it."""
+        self._run.busy += 1
+
+    def call_ended(self) -> None:
+        """It has ended."""
+        self._run.busy -= 1
+        self._run.park_if_idle()
+
+    async def release(
+        self, call: str, *, outcome: CallOutcome = "none", retry_after: float = 0.0
+    ) -> None:
+        """Let go of a reservation whose call used nothing; `outcome` tells limiters why."""
+        await self._gate.settle(
+            call, tokens={}, costs={}, unused=True, outcome=outcome, retry_after=retry_after
+        )
+
+    @property
+    def budgets(self) -> Sequence[str]:
+        """The ids of the budgets that its calls spend from."""
+        return self._run.options.get("budgets", ())
+
+    @property
+    def has_limits(self) -> bool:
+        """Has the job budgets or limiters of its own? Then calls are to be reserved."""
+        return self._gate.is_closed_to
+
+    @property
+    def _gate(self) -> Gate:
+        if self._run.gate is None:
+            self._run.gate = Gate(self._run, self._host)
+        return self._run.gate
+
+    def next_call_id(self) -> str:
+        """A new id for a model call: job/run.claim/n. Make it before the call, report it after."""
+        self._calls += 1
+        return f"{self._run.key}/{self._calls}"
