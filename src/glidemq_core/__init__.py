@@ -34,11 +34,12 @@ from .options import Keep, NewJob
 from .retry import Backoff
 
 if TYPE_CHECKING:
+    from ._reading import Event
     from .budget import Budget, BudgetState
     from .context import RunningJob, current_job
     from .flow import ChildEnd, FlowHandle, FlowJob, FlowProducer
     from .ledger import Ledger
-    from .queue import Event, JobHandle, Queue
+    from .queue import JobHandle, Queue
     from .signals import Signal, Suspended
     from .stream import Chunk, JobStream, kept_text
     from .throttle import Breaker, Throttle
@@ -105,7 +106,7 @@ _LAZY = {
     "BudgetState": "budget",
     "ChildEnd": "flow",
     "Chunk": "stream",
-    "Event": "queue",
+    "Event": "_reading",
     "FlowHandle": "flow",
     "FlowJob": "flow",
     "FlowProducer": "flow",

@@ -1,0 +1,186 @@
+"""Reading from a queue: streams, results, events, sums of usage."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from . import _keys
+from ._codec import loads
+from ._hub import Chunk, Ending, Hub, chunk_of
+from ._opened import Opened
+from ._target import Target
+from ._units import Seconds, seconds, whole
+from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
+from .job import error_of
+from .stream import JobStream
+from .usage import UsageSummary, summary_of
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in a queue.
+
+    Attributes:
+        id: Its place; give the last one seen as `after=` to go on from there.
+        type: "added", "active", "completed", "failed", "cancelled", "delayed", "waiting", "stalled", "progress",
+            "usage", "removed", "paused", "resumed".
+        job_id: The job, "" for events of the queue.
+    """
+
+    id: str
+    type: str
+    job_id: str
+
+
+class QueueReader:
+    """The part of a queue that only reads. See `Queue`."""
+
+    def __init__(self, name: str, *, connection: str | Target | None = None) -> None:
+        self.name = _keys.check_name(name, "name")
+        self._root = _keys.root_of(name)
+        self._opened = Opened(connection, self._root)
+
+    def stream(self, id: str, *, after: str | None = None, latest: bool = False) -> JobStream:
+        """Read a job's chunks, live; ends by itself when the job has ended.
+
+        Args:
+            after: The id of the last chunk seen, to go on from there. Default: from the beginning.
+        """
+        return JobStream(self._hub, _keys.check_name(id, "id"), _place(after))
+
+    async def read_stream(
+        self, id: str, *, after: str | None = None, limit: int = 100, block: Seconds | None = None
+    ) -> list[Chunk]:
+        """Read some of a job's chunks, once.
+
+        Args:
+            after: The id of the last chunk seen. Default: from the beginning.
+            limit: How many at most.
+            block: Seconds to wait for a chunk if there is none; default: do not wait.
+
+        Raises:
+            StreamGap: What followed `after` has been trimmed.
+        """
+        _keys.check_name(id, "id")
+        wait = None if block is None else seconds(block, "block")
+        chunks = await self._read_once(id, _place(after), whole(limit, "limit", low=1, high=10_000))
+        if chunks or not wait:
+            return chunks
+        hub = await self._hub()
+        reader = await hub.open(id, after or "")
+        try:
+            async with asyncio.timeout(wait):
+                chunk = await reader.next()
+        except TimeoutError:
+            return []
+        finally:
+            hub.leave(reader)
+        return [] if chunk is None else [chunk, *reader.chunks][:limit]
+
+    async def result(self, id: str, *, timeout: Seconds | None = None) -> Any:
+        """Wait until a job has ended; answers what its handler returned.
+
+        Args:
+            timeout: Seconds to wait; default: as long as it takes.
+
+        Raises:
+            JobFailed: It failed; the error says why.
+            JobCancelled: It was cancelled.
+            JobNotFound: It is not known (never added, or removed since).
+            TimeoutError: It has not ended in time.
+        """
+        _keys.check_name(id, "id")
+        hub = await self._hub()
+        async with asyncio.timeout(None if timeout is None else seconds(timeout, "timeout")):
+            ending = await hub.ending(id)
+        return _result_of(id, ending, self.name)
+
+    async def events(self, *, after: str | None = None) -> AsyncIterator[Event]:
+        """The queue's events, live, each once and in order.
+
+        Args:
+            after: The id of the last event seen, to go on from there; "" for all that are kept. Default: from now on.
+
+        Raises:
+            StreamGap: Events after that one have been trimmed (about the last 5,000 calls are kept).
+        """
+        position = _place(after)
+        if after is None:
+            position = (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
+        while True:
+            first, _, entries = await self._call("event_read", {"after": position, "limit": 100})
+            if position and first and _is_older(position, first.decode()):
+                raise StreamGap("", after=position, first=first.decode())
+            for entry_id, fields in entries:
+                position = entry_id.decode()
+                for i in range(0, len(fields), 2):
+                    yield Event(position, fields[i].decode(), fields[i + 1].decode())
+            if not entries:
+                await asyncio.sleep(0.1)  # no subscription for events: a steady listener polls
+
+    async def usage_summary(self, *, window: Seconds = timedelta(hours=1)) -> UsageSummary:
+        """What this queue's jobs have used in the last `window` seconds (24 hours at most), per model.
+
+        Counted when it was reported, in whole minutes; jobs that failed or were removed are in it.
+        """
+        minutes = max(1, round(seconds(window, "window", low=1) / 60))
+        if minutes > 1440:
+            raise InvalidOption("window", window, "longer than 24 hours")
+        now = (await self._call("queue_usage", {"first": 0, "last": 0}))[0]
+        rows: list[Any] = []
+        for first in range(now - minutes + 1, now + 1, 120):
+            args: dict[str, object] = {"first": first, "last": min(first + 119, now)}
+            rows += (await self._call("queue_usage", args))[1:]
+        return summary_of(rows)
+
+    async def _hub(self) -> Hub:
+        return (await self._opened.here()).hub
+
+    async def _call(self, name: str, args: dict[str, object]) -> Any:
+        parts = await self._opened.here()
+        return await parts.client.call(name, self._root, args)
+
+    async def _read_once(self, id: str, after: str, limit: int) -> list[Chunk]:
+        args: dict[str, object] = {"jobs": [[id, after]], "limit": limit, "bytes": 16_777_216}
+        entries, gap, end = (await self._call("stream_read_many", args))[0]
+        if gap and after:
+            raise StreamGap(id, after=after, first=gap.decode())
+        chunks = [chunk_of(entry_id, fields) for entry_id, fields in entries]
+        if end:
+            chunks.append(Chunk(after, "end", end.decode()))
+        return chunks
+
+
+def _place(after: str | None) -> str:
+    """An `after=`: the id of a chunk or an event, "" for the beginning."""
+    if not after:
+        return ""
+    if not re.fullmatch(r"\d{1,19}-\d{1,19}", after):
+        raise InvalidOption("after", after, "not the id of a chunk or an event")
+    return after
+
+
+def _is_older(a: str, b: str) -> bool:
+    return tuple(map(int, a.split("-"))) < tuple(map(int, b.split("-")))
+
+
+def _result_of(id: str, ending: Ending, queue: str) -> Any:
+    if ending.state == "completed":
+        return loads(ending.result) if ending.result else None
+    if ending.state == "gone":
+        raise JobNotFound(id, queue=queue)
+    error = error_of(ending.error)
+    kind = JobCancelled if ending.state == "cancelled" else JobFailed
+    raise kind(
+        id,
+        reason=ending.reason,
+        error_class=error.error_class,
+        error_message=error.message,
+        traceback=error.traceback,
+        attempt=ending.attempt,
+    )
