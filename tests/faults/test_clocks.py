@@ -123,7 +123,7 @@ async def test_delay_is_kept(server: ValkeyServer, queue: Queue, offset: int):
         await queue.result(id, timeout=10)
 
     (at,) = runs(workers, id)
-    assert 1.5 <= at - began < 1.5 + 2
+    assert 1.5 <= at - began < 1.5 + 6  # with the start of a process
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
