@@ -15,7 +15,7 @@ local INDEXES = { 'windows', 'parked', 'budgets' }
 local function ledger_drop(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local id, after = arg.text(map, 'id'), arg.int(map, 'after_ms', 1, 400 * ledger.DAY_MS)
-  local spec = budget.specs(root, { id })[1]
+  local spec = ledger.read({ ledger.key(root, 'budget', id) })[1]
   if not spec then
     return 0
   end

@@ -8,6 +8,7 @@
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
+local conf = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
 local num = require('lib.num')
@@ -55,11 +56,12 @@ local function extend_limiters(tx, record, tokens)
   for i, share in ipairs(record.limiters) do
     local state = states[i]
     if state then
-      limiter.advance(state, state.conf, tx.now)
-      local more = missing(limiter.amounts(state.conf, tokens), share.amounts)
-      limiter.charge(state, state.conf, more, 1)
+      local settings = conf.of(state.conf)
+      limiter.advance(state, settings, tx.now)
+      local more = missing(limiter.amounts(settings, tokens), share.amounts)
+      limiter.charge(state, settings, more, 1)
       budget.add(share.amounts, more, 1)
-      ledger.put(tx, keys[i], state, limiter.life(state, state.conf, tx.now, record.deadline - tx.now))
+      ledger.put(tx, keys[i], state, limiter.life(state, settings, tx.now, record.deadline - tx.now))
     end
   end
 end

@@ -7,6 +7,7 @@
 -- cost   O(names); at most 100 each
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
+local conf = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
 local num = require('lib.num')
@@ -27,7 +28,7 @@ local function get_limiter(root, now, name)
   if not state then
     return false
   end
-  limiter.advance(state, state.conf, now)
+  limiter.advance(state, conf.of(state.conf), now)
   return { state, redis.call('ZCOUNT', ledger.key(root, 'slots', name), '(' .. num.text(now), '+inf') }
 end
 

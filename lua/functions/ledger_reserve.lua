@@ -1,9 +1,7 @@
 --- ledger_reserve: set aside what a call may use, in all its budgets and limiters or in none. The same call again gets
 -- the same answer.
 -- keys   1  root of the ledger
--- args   1  map {call, budgets: [id], limiters: [{name, axes: [{axis, limit, period_ms, burst, count?: bool,
---           side?: "input" | "output", default?: thousandths, weights?: {category: thousandths}}],
---           concurrency?, adaptive?: bool, breaker?: [calls, percent, ms]}], tokens: {category: int},
+-- args   1  map {call, budgets: [id], limiters: [[name, JSON as in lib/ledger_conf.lua]], tokens: {category: int},
 --           costs: {name: nano}, ttl_ms, sent: bool, ticket?: str (who is promised a slot; default the call),
 --           waiter?: {queue: its root, job, since?: ms}}
 -- reply  packed [verdict, ...]: "ok"; "settled" (this call is over); "missing", budget;
@@ -67,11 +65,11 @@ local function decide(root, now, call)
   if early then
     return early
   end
-  local lines, stopped = ask.limiters(root, now, call, is_due)
+  local stopped = ask.limiters(root, now, call, is_due)
   if stopped then
-    return admit.turn_away(root, now, call, lines, stopped)
+    return admit.turn_away(root, now, call, stopped)
   end
-  return admit.let_in(root, now, call, shares, lines, is_due)
+  return admit.let_in(root, now, call, shares, is_due)
 end
 
 local function ledger_reserve(keys, args)

@@ -14,6 +14,8 @@ local reply = require('lib.reply')
 
 local ledger = {}
 
+local MAX_PARSED = 1000
+
 ledger.DAY_MS = 86400000
 ledger.MAX_AMOUNT = 1e9 -- tokens of one call and category; with weights and sums it stays exact
 ledger.MAX_NAMES = 64
@@ -30,6 +32,22 @@ function ledger.read(keys)
     for i, text in ipairs(redis.call('MGET', unpack(keys))) do
       found[i] = text and cmsgpack.unpack(text) or nil
     end
+  end
+  return found
+end
+
+local parsed, parsed_size = {}, 0
+
+--- `parse(text)`, remembered: the texts are few and the calls many. The answer is shared: nobody may change it.
+function ledger.parsed(text, parse)
+  local found = parsed[text]
+  if not found then
+    parsed_size = parsed_size + 1
+    if parsed_size > MAX_PARSED then
+      parsed, parsed_size = {}, 1
+    end
+    found = parse(text)
+    parsed[text] = found
   end
   return found
 end

@@ -33,17 +33,16 @@ function admit.ask_budgets(root, now, call, specs)
 end
 
 --- Turn a caller away until his slot: `stopped` is {kind, at, place in the list}.
-function admit.turn_away(root, now, call, lines, stopped)
-  local line, kind, at = lines[stopped[3]], stopped[1], stopped[2]
-  local tx, name = ledger.begin(root, now), line.conf.name
-  line.state.conf = line.conf
+function admit.turn_away(root, now, call, stopped)
+  local line, kind, at = call.limiters[stopped[3]], stopped[1], stopped[2]
+  local tx, name = ledger.begin(root, now), line.name
   ledger.put(tx, line.key, line.state, limiter.life(line.state, line.conf, now, call.ttl_ms))
   ledger.put(tx, ledger.key(root, 'ticket', call.ticket), { kind, name, at }, at - now + TICKET_MS)
   ledger.commit(tx)
   return { kind, name, at - now }
 end
 
-function admit.let_in(root, now, call, shares, lines, had_ticket)
+function admit.let_in(root, now, call, shares, had_ticket)
   local tx = ledger.begin(root, now)
   local record = { state = 'open', at = now, deadline = now + call.ttl_ms, sent = call.sent, budgets = {},
     limiters = {}, busy = {} }
@@ -56,15 +55,14 @@ function admit.let_in(root, now, call, shares, lines, had_ticket)
     share.spend.version = share.spend.version + 1
     ledger.put(tx, share.key, share.spend, budget.life(share.spec, share.spec.start, now))
   end
-  for i, line in ipairs(lines) do
+  for i, line in ipairs(call.limiters) do
     local conf, state = line.conf, line.state
-    record.limiters[i] = { name = conf.name, amounts = line.amounts }
+    record.limiters[i] = { name = line.name, amounts = line.amounts }
     limiter.charge(state, conf, line.amounts, 1)
     breaker.pass(state.breaker, call.call, now)
-    state.conf = conf
     if conf.concurrency then
-      local slots = ledger.key(root, 'slots', conf.name)
-      record.busy[#record.busy + 1] = conf.name
+      local slots = ledger.key(root, 'slots', line.name)
+      record.busy[#record.busy + 1] = line.name
       redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
       redis.call('ZADD', slots, record.deadline, call.call)
       redis.call('PEXPIRE', slots, ledger.DAY_MS)

@@ -1,6 +1,7 @@
 --- ledger_ask: the checked arguments of a reserve, and whether limiters let it through.
 local arg = require('lib.arg')
 local breaker = require('lib.breaker')
+local conf = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
 local num = require('lib.num')
@@ -9,38 +10,24 @@ local reply = require('lib.reply')
 local ask = {}
 
 local MAX_LIMITERS = 16
-local MAX_AXES = 8
 local MAX_BUDGETS = 16
 
-local function check_axis(axis, tokens)
-  arg.text(axis, 'axis')
-  arg.int(axis, 'limit', 1, 1e12)
-  arg.int(axis, 'period_ms', 1, ledger.DAY_MS)
-  arg.int(axis, 'burst', 1, 1e12)
-  axis.default = arg.int(axis, 'default', 0, 1e6, 1000)
-  axis.weights = ledger.amounts(axis, 'weights', 1e6)
-  if math.max(limiter.weigh(axis, tokens), axis.limit, axis.burst) * axis.period_ms >= num.MAX / 4 then
-    reply.fail('ARG', 'limiters too large for exact figures')
-  end
-end
-
+--- Per limiter {name, text, conf, amounts}, from pairs [name, its configuration as JSON].
 local function check_limiters(list, tokens)
-  local seen = {}
-  for _, conf in ipairs(list) do
-    if type(conf) ~= 'table' or seen[arg.text(conf, 'name')] then
-      reply.fail('ARG', 'limiters not a list of maps with different names')
+  local seen, lines = {}, {}
+  for i, pair in ipairs(list) do
+    if type(pair) ~= 'table' or type(pair[1]) ~= 'string' or type(pair[2]) ~= 'string' or seen[pair[1]] then
+      reply.fail('ARG', 'limiters not a list of different names with their configurations')
     end
-    seen[conf.name] = true
-    conf.axes = arg.list(conf, 'axes', MAX_AXES)
-    for _, axis in ipairs(conf.axes) do
-      check_axis(axis, tokens)
+    seen[pair[1]] = true
+    local found = conf.of(pair[2])
+    local amounts = limiter.amounts(found, tokens)
+    for _, axis in ipairs(found.axes) do
+      conf.check_size(amounts[axis.axis], axis)
     end
-    conf.concurrency = conf.concurrency and arg.int(conf, 'concurrency', 1, 1e6)
-    for i = 1, 3 do
-      arg.int(conf.breaker or { 1, 1, 1 }, i, 1, 1e9)
-    end
+    lines[i] = { name = pair[1], text = pair[2], conf = found, amounts = amounts }
   end
-  return list
+  return lines
 end
 
 local function check_waiter(waiter)
@@ -71,46 +58,46 @@ function ask.read(map)
   }
 end
 
-local function is_busy(root, now, conf, state)
-  return conf.concurrency
-    and redis.call('ZCOUNT', ledger.key(root, 'slots', conf.name), '(' .. num.text(now), '+inf')
-      >= limiter.effective(state, conf.concurrency)
+local function is_busy(root, now, line)
+  return line.conf.concurrency
+    and redis.call('ZCOUNT', ledger.key(root, 'slots', line.name), '(' .. num.text(now), '+inf')
+      >= limiter.effective(line.state, line.conf.concurrency)
 end
 
 --- What stops a caller at one limiter: kind and the slot he is given, or nil.
-local function stop(root, now, conf, state, amounts, is_due)
-  local open = conf.breaker and breaker.wait(state.breaker, now) or 0
+local function stop(root, now, line, is_due)
+  local settings, state, amounts = line.conf, line.state, line.amounts
+  local open = settings.breaker and breaker.wait(state.breaker, now) or 0
   if open > 0 then
-    return 'open', limiter.rate_slot(state, conf, amounts, now, open)
+    return 'open', limiter.rate_slot(state, settings, amounts, now, open)
   end
-  local wait = limiter.rate_wait(state, conf, amounts, now, is_due)
+  local wait = limiter.rate_wait(state, settings, amounts, now, is_due)
   if wait > 0 then
-    return 'throttled', limiter.rate_slot(state, conf, amounts, now, wait, is_due)
+    return 'throttled', limiter.rate_slot(state, settings, amounts, now, wait, is_due)
   end
-  if is_busy(root, now, conf, state) then
-    return 'throttled', limiter.busy_slot(state, conf, now)
+  if is_busy(root, now, line) then
+    return 'throttled', limiter.busy_slot(state, settings, now)
   end
 end
 
---- Ask all limiters. Answers per limiter {conf, key, state, amounts}, and what stops the caller for longest:
--- {kind, at, its place in the list}, or nil.
+--- Ask all limiters of a call: gives each its key and state. Answers what stops the caller for longest: {kind, at,
+-- its place in the list}, or nil.
 function ask.limiters(root, now, call, is_due)
-  local keys, lines, stopped = {}, {}, nil
-  for i, conf in ipairs(call.limiters) do
-    keys[i] = ledger.key(root, 'limiter', conf.name)
+  local keys, stopped = {}, nil
+  for i, line in ipairs(call.limiters) do
+    keys[i] = ledger.key(root, 'limiter', line.name)
   end
   local states = ledger.read(keys)
-  for i, conf in ipairs(call.limiters) do
-    local state = states[i] or limiter.new()
-    local amounts = limiter.amounts(conf, call.tokens)
-    limiter.advance(state, conf, now)
-    lines[i] = { conf = conf, key = keys[i], state = state, amounts = amounts }
-    local kind, at = stop(root, now, conf, state, amounts, is_due)
+  for i, line in ipairs(call.limiters) do
+    line.key, line.state = keys[i], states[i] or limiter.new()
+    line.state.conf = line.text
+    limiter.advance(line.state, line.conf, now)
+    local kind, at = stop(root, now, line, is_due)
     if kind and not (stopped and stopped[2] >= at) then
       stopped = { kind, at, i }
     end
   end
-  return lines, stopped
+  return stopped
 end
 
 return ask

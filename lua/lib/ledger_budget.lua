@@ -17,19 +17,17 @@ function budget.new_spend()
   return { used = {}, held = {}, loose = {}, alerts = {}, generation = 0, version = 0 }
 end
 
---- Budgets by id, without their sums; `id` of the first that is missing.
+--- Budgets by id, without their sums and not to be changed; `id` of the first that is missing.
 function budget.specs(root, ids)
-  local keys = {}
+  local keys, specs, missing = {}, {}, nil
   for i, id in ipairs(ids) do
     keys[i] = ledger.key(root, 'budget', id)
   end
-  local specs = ledger.read(keys)
-  for i, id in ipairs(ids) do
-    if not specs[i] then
-      return specs, id
-    end
+  for i, text in ipairs(#keys > 0 and redis.call('MGET', unpack(keys)) or {}) do
+    specs[i] = text and ledger.parsed(text, cmsgpack.unpack) or nil
+    missing = missing or not text and ids[i] or nil
   end
-  return specs
+  return specs, missing
 end
 
 --- Spends of (id, window) pairs.

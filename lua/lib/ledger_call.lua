@@ -27,8 +27,12 @@ function call.finish(root, now, id, record, use)
   local tx = ledger.begin(root, now)
   local freed = shares.settle(tx, id, record, use)
   feedback.settle(tx, id, record, use)
-  record.state = use.state
-  ledger.put(tx, call.key(root, id), record, ledger.DAY_MS)
+  local rest = record
+  if use.state == 'settled' then
+    rest = { busy = record.busy } -- all that a repeat needs: there may be millions of them
+  end
+  rest.state = use.state
+  ledger.put(tx, call.key(root, id), rest, ledger.DAY_MS)
   ledger.commit(tx)
   call.leave(root, id, record)
   return freed

@@ -1,6 +1,7 @@
 --- ledger_feedback: what the end of a call tells its limiters: what it really took, and how the other side fares.
 -- Multiplicative decrease once per round trip, additive increase with time and success, as TCP does.
 local breaker = require('lib.breaker')
+local configured = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
 
@@ -88,7 +89,7 @@ function feedback.settle(tx, call, record, use)
   for i, share in ipairs(record.limiters) do
     local state = states[i]
     if state then
-      local conf = state.conf
+      local conf = configured.of(state.conf)
       limiter.advance(state, conf, tx.now)
       if record.state == 'open' and not use.unknown then
         correct(state, conf, record, share.amounts, use, tx.now)

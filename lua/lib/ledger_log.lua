@@ -8,16 +8,14 @@ local LEVELS = { 50, 80, 100 }
 local MAX_ENTRIES = 10000
 local MAX_EVENTS = 5000
 
---- One line of a budget's log: what the used sums gained (may be negative) and have become.
+--- One line of a budget's log: `sums` is packed: per name what it gained (may be negative) and has become.
 function log.entry(root, id, window, kind, call, deltas, spend, note)
-  local fields = { 'kind', kind, 'call', call, 'window', num.text(window), 'note', note or '' }
+  local sums = {}
   for name, delta in pairs(deltas) do
-    fields[#fields + 1] = 'd:' .. name
-    fields[#fields + 1] = num.text(delta)
-    fields[#fields + 1] = 'a:' .. name
-    fields[#fields + 1] = num.text(spend.used[name] or 0)
+    sums[name] = { delta, spend.used[name] or 0 }
   end
-  redis.call('XADD', ledger.key(root, 'entries', id), 'MAXLEN', '~', MAX_ENTRIES, '*', unpack(fields))
+  redis.call('XADD', ledger.key(root, 'entries', id), 'MAXLEN', '~', MAX_ENTRIES, '*', 'kind', kind, 'call', call,
+    'window', num.text(window), 'note', note or '', 'sums', cmsgpack.pack(sums))
 end
 
 local function level_of(used, cap)

@@ -6,18 +6,12 @@ local log = require('lib.ledger_log')
 
 local shares = {}
 
-local function taken(spec, spend)
-  local sums = {}
-  for name in pairs(spec.caps) do
-    sums[name] = (spend.used[name] or 0) + (spend.held[name] or 0)
-  end
-  return sums
-end
+local NOTHING = {}
 
---- Has room come up under a cap?
-local function has_freed(before, after)
-  for name, sum in pairs(after) do
-    if sum < before[name] then
+--- Does room come up under a cap, when the used sums gain `deltas` and `freed` is held no more?
+local function makes_room(spec, deltas, freed)
+  for name in pairs(spec.caps) do
+    if (deltas[name] or 0) < (freed[name] or 0) then
       return true
     end
   end
@@ -26,7 +20,7 @@ end
 
 --- Change one budget's sums by the end of a call. `use` as in `call.finish`.
 local function book(record, share, spec, spend, use)
-  local before, deltas = taken(spec, spend), {}
+  local deltas, freed = {}, NOTHING
   if use.kind == 'unverified' then
     budget.add(deltas, share.held, 1)
     budget.add(spend.loose, share.held, 1)
@@ -38,10 +32,11 @@ local function book(record, share, spec, spend, use)
     budget.add(spend.loose, share.held, -1)
   elseif record.state == 'open' then
     budget.add(spend.held, share.held, -1)
+    freed = share.held
   end
   budget.add(spend.used, deltas, 1)
   spend.version = spend.version + 1
-  return deltas, has_freed(before, taken(spec, spend))
+  return deltas, makes_room(spec, deltas, freed)
 end
 
 --- Stage what one budget has to learn; answers true if it has room for waiters now.
@@ -64,11 +59,7 @@ function shares.settle(tx, id, record, use)
   for i, share in ipairs(record.budgets) do
     ids[i], windows[i] = share.id, share.window
   end
-  local keys = {}
-  for i, name in ipairs(ids) do
-    keys[i] = ledger.key(tx.root, 'budget', name)
-  end
-  local specs = ledger.read(keys)
+  local specs = budget.specs(tx.root, ids)
   local spends, spend_keys = budget.spends(tx.root, ids, windows)
   for i, share in ipairs(record.budgets) do
     if specs[i] and settle_share(tx, id, record, share, specs[i], spends[i], spend_keys[i], use) then

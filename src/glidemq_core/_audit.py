@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-from ._ledger import LedgerClient
+from ._ledger import LedgerClient, LogEntry
 from .budget import BudgetAudit, sums_of
 from .errors import InvalidOption
 
@@ -36,8 +36,8 @@ async def audit(client: LedgerClient, id: str, *, tries: int) -> BudgetAudit:
         again = await client.audit_page(id, "")
         if sums_of(again[3]) == held.used:
             chain = _Chain(held.window)
-            for fields in reversed(rows):
-                chain.add(fields)
+            for entry in reversed(rows):
+                chain.add(entry)
             problems = [*_compare("reserved", held.stored, held.sums), *chain.problems]
             problems += chain.compare(held.used)
             return BudgetAudit(
@@ -75,17 +75,15 @@ async def _held(client: LedgerClient, id: str) -> _Held | None:
             return held
 
 
-async def _history(client: LedgerClient, id: str) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
+async def _history(client: LedgerClient, id: str) -> list[LogEntry]:
+    rows: list[LogEntry] = []
     before = ""
     while True:
-        page: Any = await client.history(id, before=before, limit=_PAGE)
-        for _, flat in page:
-            texts = [part.decode() for part in flat]
-            rows.append(dict(zip(texts[::2], texts[1::2], strict=True)))
+        page = await client.history(id, before=before, limit=_PAGE)
+        rows += page
         if len(page) < _PAGE:
             return rows
-        before = page[-1][0].decode()
+        before = page[-1].id
 
 
 class _Chain:
@@ -96,22 +94,21 @@ class _Chain:
     """
 
     def __init__(self, window: int) -> None:
-        self._window = str(window)
+        self._window = window
         self._sums: dict[str, int] = {}
         self._before: dict[str, int] = {}
         self.problems: list[str] = []
         self.count = 0
         self.refused = 0
 
-    def add(self, fields: Mapping[str, str]) -> None:
+    def add(self, entry: LogEntry) -> None:
         """Take in the next entry."""
-        if fields["window"] != self._window:
+        if entry.window != self._window:
             return
         self.count += 1
-        self.refused += fields["kind"] == "late_refused"
-        for key, value in fields.items():
-            if key.startswith("d:"):
-                self._add(key[2:], int(value), int(fields[f"a:{key[2:]}"]), fields["call"])
+        self.refused += entry.kind == "late_refused"
+        for name, (gained, became) in entry.sums.items():
+            self._add(name, gained, became, entry.call)
 
     def _add(self, name: str, gained: int, became: int, call: str) -> None:
         start = became - gained

@@ -16,6 +16,7 @@ from .errors import BudgetExceeded, InvalidOption, Throttled
 from .throttle import LimiterState, idle
 from .throttle import state_of as limiter_of
 
+_text: Final = msgspec.json.Encoder(order="sorted").encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _MAX_RENEWALS: Final = 3
 
@@ -103,6 +104,23 @@ class Settled:
     wakes: tuple[Wake, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogEntry:
+    """One line of a budget's log.
+
+    Attributes:
+        window: Start of its window in ms, 0 for a budget without windows.
+        sums: Per name, what the used sum gained and what it became.
+    """
+
+    id: str
+    kind: str
+    call: str
+    window: int
+    note: str
+    sums: Mapping[str, tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Upkeep:
     """A round of upkeep: the jobs to unpark, and whether to come again at once."""
@@ -185,7 +203,7 @@ class LedgerClient:
         args: dict[str, object] = {
             "call": call,
             "budgets": list(budgets),
-            "limiters": list(limiters),
+            "limiters": [_limiter(conf) for conf in limiters],
             "tokens": dict(tokens),
             "costs": dict(costs),
             "ttl_ms": max(1, to_ms(ttl)),
@@ -292,10 +310,26 @@ class LedgerClient:
         now, _, (found,) = await self._get([], [name])
         return limiter_of(name, found[0], found[1], now) if found else idle(name)
 
-    async def history(self, id: str, *, before: str = "", limit: int = 100) -> Any:
-        """Entries of a budget ("": alerts of all), newest first, as the stream has them."""
+    async def history(self, id: str, *, before: str = "", limit: int = 100) -> list[LogEntry]:
+        """Entries of a budget, newest first, from before an entry's id."""
+        return [_log_entry(*row) for row in await self._history(id, before, limit)]
+
+    async def alerts(
+        self, *, before: str = "", limit: int = 100
+    ) -> list[tuple[str, dict[str, str]]]:
+        """Alerts of all budgets: (id, fields), newest first."""
+        rows = await self._history("", before, limit)
+        return [(id, {key: value.decode() for key, value in row.items()}) for id, row in rows]
+
+    async def _history(
+        self, id: str, before: str, limit: int
+    ) -> list[tuple[str, dict[str, bytes]]]:
         args: dict[str, object] = {"id": id, "before": before, "limit": limit}
-        return await self._client.call("ledger_history", self.root, args)
+        rows = await self._client.call("ledger_history", self.root, args)
+        return [
+            (id.decode(), dict(zip((k.decode() for k in flat[::2]), flat[1::2], strict=True)))
+            for id, flat in rows
+        ]
 
     async def audit_page(self, id: str, after: str) -> list[Any]:
         """A page of an audit (see ledger_audit)."""
@@ -347,11 +381,28 @@ def _over_budget(facts: Mapping[str, Any], generation: int) -> OverBudget:
     )
 
 
+def _log_entry(id: str, fields: Mapping[str, bytes]) -> LogEntry:
+    return LogEntry(
+        id=id,
+        kind=fields["kind"].decode(),
+        call=fields["call"].decode(),
+        window=int(fields["window"]),
+        note=fields["note"].decode(),
+        sums=cast("dict[str, tuple[int, int]]", _unpack(fields["sums"]) or {}),
+    )
+
+
 def _wakes(rows: Iterable[Sequence[Any]]) -> tuple[Wake, ...]:
     return tuple(
         Wake(entry, queue, budget, generation, tuple(jobs.split("\n")))
         for entry, queue, budget, generation, jobs in rows
     )
+
+
+def _limiter(conf: Mapping[str, object]) -> list[str]:
+    """Its configuration travels as a text, which the server reads only when it is a new one."""
+    name = cast("str", conf["name"])
+    return [name, _text({key: value for key, value in conf.items() if key != "name"}).decode()]
 
 
 def _waiter(waiter: Waiter) -> dict[str, object]:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from . import _keys
 from ._client import release_client, shared_client
-from ._ledger import Admitted, LedgerClient, Outcome, Settlement, Verdict
+from ._ledger import Admitted, LedgerClient, LogEntry, Outcome, Settlement, Verdict
 from ._target import Target, resolve
 from ._units import Money, Seconds, instant, seconds, to_nano, whole
 from .budget import Budget, BudgetAlert, BudgetAudit, BudgetEntry, BudgetState, amount
@@ -144,7 +144,7 @@ class Ledger:
     async def alerts(self, *, limit: int = 100, before: str = "") -> list[BudgetAlert]:
         """Caps of all budgets that have reached 50, 80 or 100 percent, newest first."""
         whole(limit, "limit", low=1, high=_PAGE)
-        rows = await (await self._open()).history("", before=before, limit=limit)
+        rows = await (await self._open()).alerts(before=before, limit=limit)
         return [_alert(row) for row in rows]
 
     async def audit(self, id: str) -> BudgetAudit:
@@ -379,39 +379,31 @@ def _costs(costs: Mapping[str, Money] | None) -> dict[str, int]:
     return {name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()}
 
 
-def _fields(row: Any) -> tuple[str, dict[str, str], datetime]:
-    id, flat = row
-    texts = [part.decode() for part in flat]
-    at = instant(id.decode().partition("-")[0])
+def _at(id: str) -> datetime:
+    at = instant(id.partition("-")[0])
     assert at is not None, "stream ids begin with their time"
-    return id.decode(), dict(zip(texts[::2], texts[1::2], strict=True)), at
+    return at
 
 
-def _entry(row: Any) -> BudgetEntry:
-    id, fields, at = _fields(row)
+def _entry(row: LogEntry) -> BudgetEntry:
     return BudgetEntry(
-        id=id,
-        at=at,
-        kind=fields["kind"],
-        call=fields["call"],
-        window_start=instant(fields["window"] if fields["window"] != "0" else None),
-        changes=_amounts(fields, "d:"),
-        after=_amounts(fields, "a:"),
-        note=fields["note"],
+        id=row.id,
+        at=_at(row.id),
+        kind=row.kind,
+        call=row.call,
+        window_start=instant(row.window),
+        changes={name: amount(name, gained) for name, (gained, _) in row.sums.items()},
+        after={name: amount(name, became) for name, (_, became) in row.sums.items()},
+        note=row.note,
     )
 
 
-def _amounts(fields: Mapping[str, str], prefix: str) -> dict[str, Any]:
-    found = {key.removeprefix(prefix): value for key, value in fields.items() if key[:2] == prefix}
-    return {name: amount(name, int(value)) for name, value in found.items()}
-
-
-def _alert(row: Any) -> BudgetAlert:
-    id, fields, at = _fields(row)
+def _alert(row: tuple[str, Mapping[str, str]]) -> BudgetAlert:
+    id, fields = row
     cap = fields["cap"]
     return BudgetAlert(
         id=id,
-        at=at,
+        at=_at(id),
         budget=fields["budget"],
         cap=cap,
         percent=int(fields["percent"]),

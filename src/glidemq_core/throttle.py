@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
+import msgspec
+
 from ._units import Seconds, seconds, to_ms, whole
 from .budget import thousandths
 from .errors import InvalidOption
@@ -174,7 +176,7 @@ def idle(name: str) -> LimiterState:
 
 def state_of(name: str, state: Mapping[str, Any], running: int, now: int) -> LimiterState:
     """A limiter from its record."""
-    conf, breaker = state["conf"], state["breaker"]
+    conf, breaker = msgspec.json.decode(state["conf"]), state["breaker"]
     axes = cast("list[dict[str, Any]]", conf["axes"] or [])
     debts = cast("dict[str, Any]", state["axes"] or {})
     cap = state["cap"] / 1000

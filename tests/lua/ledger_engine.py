@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -47,6 +48,10 @@ class LedgerEngine(Engine):
             "sent": True,
             **more,
         }
+        args["limiters"] = [
+            [conf["name"], json.dumps(conf)] if isinstance(conf, dict) else conf
+            for conf in args.get("limiters", [])
+        ]
         return self.packed("ledger_reserve", **args)
 
     def limited(
@@ -90,13 +95,14 @@ class LedgerEngine(Engine):
         """A limiter's record and how many hold a place; None if there is none."""
         return self.packed("ledger_get", limiters=[name])[2][0] or None
 
-    def history(self, id: str = "b") -> list[dict[str, str]]:
-        """A budget's entries, the oldest first; "": the alerts."""
+    def history(self, id: str = "b") -> list[dict[str, Any]]:
+        """A budget's entries with their sums as [gained, became], the oldest first; "": the alerts."""
         rows = self.call("ledger_history", id=id, before="", limit=1000)
-        found: list[dict[str, str]] = []
+        found: list[dict[str, Any]] = []
         for _, flat in reversed(rows):
-            texts = [part.decode() for part in flat]
-            found.append(dict(zip(texts[::2], texts[1::2], strict=True)))
+            fields = dict(zip((key.decode() for key in flat[::2]), flat[1::2], strict=True))
+            sums = _unpack(fields.pop("sums", b"\x80")) or {}
+            found.append({key: value.decode() for key, value in fields.items()} | sums)
         return found
 
     def kinds(self, id: str = "b") -> list[str]:

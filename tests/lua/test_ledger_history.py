@@ -31,12 +31,9 @@ def test_entry_says_what_a_sum_gained_and_became(ledger: LedgerEngine):
         "call": "x/1/2",
         "window": "0",
         "note": "",
-        "d:total_tokens": "6000",
-        "a:total_tokens": "11000",
-        "d:tokens.input": "6",
-        "a:tokens.input": "11",
-        "d:cost.total": "7",
-        "a:cost.total": "7",
+        "total_tokens": [6000, 11000],
+        "tokens.input": [6, 11],
+        "cost.total": [7, 7],
     }
 
 

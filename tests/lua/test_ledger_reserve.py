@@ -184,6 +184,13 @@ def test_admitted_waiter_waits_no_more(ledger: LedgerEngine):
         {"waiter": "w"},
         {"waiter": {"queue": "q"}},
         {"limiters": ["m"]},
+        {"limiters": [["m", "no JSON"]]},
+        {
+            "limiters": [
+                {"name": "m", "axes": [{"axis": "tpm", "limit": 1, "period_ms": DAY, "burst": 1}]}
+            ],
+            "tokens": {"input": 10**9},
+        },
         {"limiters": [{"name": "m", "axes": []}, {"name": "m", "axes": []}]},
         {
             "limiters": [
