@@ -77,20 +77,28 @@ async def test_an_add_whose_reply_is_lost_adds_one_job(
     await audit(server, far_queue, [handle.id for handle in handles], workers.all)
 
 
+@pytest.mark.parametrize("own_id", ["mine", None])
+@pytest.mark.parametrize("how", ["at its end", "by hand"])
 async def test_an_add_whose_job_is_gone_before_the_repeat_is_not_run_again(
-    queue: Queue, far_queue: Queue, workers: Workers, proxy: Proxy
+    queue: Queue, workers: Workers, proxy: Proxy, how: str, own_id: str | None
 ):
     worker = workers.start()
     await worker.until("up")
-    rule = lose(proxy, "job_add", "hang")
+    async with Queue(queue.name, connection=proxy.url) as far_queue:
+        await far_queue.counts()
+        rule = lose(proxy, "job_add", "hang")
+        adding = asyncio.create_task(
+            far_queue.add("echo", 1, job_id=own_id, remove_on_complete=how == "at its end")
+        )
+        id = (await worker.until("end"))["job"]
+        assert await queue.result(id, timeout=5) == 1
+        if how == "by hand":
+            await queue.remove(id)
+        handle = await adding
 
-    handle = await far_queue.add("echo", 1, job_id="mine", remove_on_complete=True)
-
-    assert rule.count == 1
-    assert await handle.result(timeout=5) == 1
-    marker = await queue.add("echo", "after")
-    await marker.result(timeout=5)
-    assert len(worker.noted("start", job="mine")) == 1
+    assert (rule.count, handle.id, handle.is_duplicate) == (1, id, False)
+    await (await queue.add("echo", "after")).result(timeout=5)
+    assert len(worker.noted("start", job=id)) == 1
     assert sum((await queue.counts()).values()) == 1
 
 

@@ -44,7 +44,7 @@ async def test_thirty_kills_at_random_moments_lose_no_job(
     for i in range(30):
         victim = alive[i % 2]
         await victim.until("up")
-        await asyncio.sleep(rng.uniform(0.0, 0.3))
+        await asyncio.sleep(rng.uniform(0.0, 0.2))
         victim.kill()
         alive[i % 2] = workers.start(concurrency=5, **PATIENT)
 

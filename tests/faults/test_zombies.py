@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from glidemq_core import JobCancelled, JobHandle, LeaseLost, Queue, Worker, _glide_setup
 from glidemq_core._client import Client
+from glidemq_core._target import parse
 from tests.harness.auditor import audit
 from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
@@ -21,9 +23,12 @@ pytestmark = pytest.mark.faults
 LEASE = 0.5
 
 
-def client_of(queue: Queue) -> tuple[Client, str]:
-    assert queue._parts is not None
-    return queue._parts.client, f"glidemq:{{{queue.name}}}"
+@pytest.fixture
+async def client(server: ValkeyServer) -> AsyncIterator[Client]:
+    """To call the server's functions as a forger would."""
+    opened = Client(parse(server.url))
+    yield opened
+    await opened.close()
 
 
 def everything(server: ValkeyServer, queue: Queue, id: str) -> dict[str, Any]:
@@ -93,13 +98,18 @@ async def test_a_worker_frozen_past_its_lease_stops_its_run_when_it_wakes(
 
 @pytest.mark.parametrize("ended", [False, True], ids=["while the next runs", "after it has ended"])
 async def test_what_a_replaced_run_writes_is_refused_without_a_trace(
-    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path, *, ended: bool
+    server: ValkeyServer,
+    queue: Queue,
+    workers: Workers,
+    tmp_path: Path,
+    client: Client,
+    *,
+    ended: bool,
 ):
     _, handle, token = await freeze_and_replace(server, queue, workers, tmp_path)
     if ended:
         await finish(handle, tmp_path)
-    client, root = client_of(queue)
-    id = handle.id
+    id, root = handle.id, f"glidemq:{{{queue.name}}}"
     before = everything(server, queue, id)
 
     for change in ({"progress": "1"}, {"log": ["zombie"]}, {"data": "{}"}):
@@ -131,12 +141,11 @@ async def hand_in(client: Client, root: str, outcome: list[Any], *, turn: int) -
 
 
 async def test_usage_of_a_replaced_run_is_booked_once(
-    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
+    server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path, client: Client
 ):
     _, handle, _ = await freeze_and_replace(server, queue, workers, tmp_path)
     await finish(handle, tmp_path)
-    client, root = client_of(queue)
-    id = handle.id
+    id, root = handle.id, f"glidemq:{{{queue.name}}}"
     report = {
         "id": id,
         "call": f"{id}/1/9",

@@ -8,7 +8,10 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from glidemq_core import Job, Queue, kept_text
+from glidemq_core._client import Client
 from glidemq_core._hub import Chunk
+from glidemq_core._target import parse
+from glidemq_core.fsck import fsck
 from tests.harness.servers import ValkeyServer
 from tests.harness.workers import WorkerProcess
 
@@ -29,7 +32,8 @@ async def audit(
     """Assert that the jobs `ids` have ended rightly: those of `failed` as failed, all others as completed.
 
     Checks that each is in exactly one index and has one terminal event, that its stream is whole and ends once, that its
-    result is what it has streamed, that no two of its runs overlapped (frozen workers apart), and that a new job runs.
+    result is what it has streamed, that no two of its runs overlapped (frozen workers apart), that a new job runs, and
+    that the queue's data holds together.
     """
     problems = [
         *_places(server, queue, ids),
@@ -41,6 +45,12 @@ async def audit(
     assert not problems, "\n".join(problems)
     new = await queue.add("echo", "still alive")
     assert await new.result(timeout=10) == "still alive"
+    client = Client(parse(server.url))
+    try:
+        problems = await fsck(client, queue.name)
+    finally:
+        await client.close()
+    assert not problems, "\n".join(problems)
 
 
 def _places(server: ValkeyServer, queue: Queue, ids: Collection[str]) -> list[str]:
