@@ -2,7 +2,7 @@
 -- keys   1  root of the queue
 -- args   1  map {jobs: [{id, name, priority?, lifo?, delay_ms?, options?, lock_ms?, ttl_ms?, keep_completed?,
 --           keep_failed?, parent?, pending?: int (children it waits for), custom?: bool,
---           ledger?: str, data?: json str}], nonce: str, repeat?: bool}
+--           ledger?: str, unread_ms?, data?: json str}], nonce: str, repeat?: bool}
 -- reply  one letter per job, in order: a added, d duplicate (its job is unchanged), r already added by this call
 -- error  ARG
 -- cost   O(jobs x log waiting); at most 256 jobs

@@ -5,7 +5,7 @@ local new_job = {}
 
 local DAY_MS = 86400000
 local TEXTS = { 'options', 'keep_completed', 'keep_failed', 'parent', 'ledger', 'data' }
-local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent', 'ledger' }
+local COPIED = { 'options', 'lock_ms', 'keep_completed', 'keep_failed', 'parent', 'ledger', 'unread_ms' }
 
 --- Check all jobs of a call; defaults are filled in.
 function new_job.check(jobs)
@@ -18,6 +18,7 @@ function new_job.check(jobs)
     new.priority = arg.int(new, 'priority', 0, 2048, 1000)
     new.delay_ms = arg.int(new, 'delay_ms', 0, 36500 * DAY_MS, 0)
     new.lock_ms = new.lock_ms and arg.int(new, 'lock_ms', 1, DAY_MS)
+    new.unread_ms = new.unread_ms and arg.int(new, 'unread_ms', 1, DAY_MS)
     new.pending = arg.int(new, 'pending', 0, 10000, 0)
     new.ttl_ms = arg.int(new, 'ttl_ms', 0, 36500 * DAY_MS, 0)
   end

@@ -100,6 +100,7 @@ class Hub:
         self._endings: dict[str, list[asyncio.Future[Ending]]] = {}
         self._dirty: dict[str, None] = {}
         self._news = asyncio.Event()
+        self._told_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, job_id: str, after: str) -> Reader:
@@ -182,6 +183,7 @@ class Hub:
             if not self._dirty:
                 await self._wait_for_news()
             try:
+                await self._tell_readers()
                 await self._read_dirty()
             except ConnectionLost as error:
                 logger.warning("readers of %s wait for the server: %s", self._root, error)
@@ -195,6 +197,17 @@ class Hub:
                 await self._news.wait()
         except TimeoutError:
             self._look_at_all()
+
+    async def _tell_readers(self) -> None:
+        """Let jobs that stop when nobody reads them know that somebody does."""
+        now = asyncio.get_running_loop().time()
+        if not self._readers or now < self._told_at + _SILENCE:
+            return
+        self._told_at = now
+        ids = list(self._readers)
+        for start in range(0, len(ids), _CALL_JOBS):
+            part = ids[start : start + _CALL_JOBS]
+            await self._client.call("stream_watch", self._root, {"ids": part})
 
     async def _read_dirty(self) -> None:
         batch = list(self._dirty)[:_CALL_JOBS]

@@ -16,7 +16,7 @@ from ._units import Seconds, seconds
 from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
 from .errors import GlideMQError, InvalidOption, LeaseLost
 from .flow import ChildEnd, OnChildFailure
-from .outcome import WaitingChildren
+from .outcome import Delayed
 from .signals import Signal, signal_of
 
 logger = logging.getLogger(__name__)
@@ -171,6 +171,20 @@ class RunningJob(PaidCalls):
         """Wait without holding anything: the job is parked, and its handler starts again from the top when it is due."""
         await self._waiting.sleep(duration)
 
+    async def move_to_delayed(self, delay: Seconds, *, next_step: str | None = None) -> None:
+        """Give the job back until `delay` from now, without using an attempt; its handler starts again from the top.
+
+        Args:
+            next_step: Kept in the data as "step", for handlers that are written as a state machine. The data is then a
+                mapping.
+        """
+        wait = seconds(delay, "delay")
+        if next_step is not None:
+            if not isinstance(self.data, dict):
+                raise InvalidOption("next_step", next_step, "needs data that is a mapping")
+            await self.update_data({**self.data, "step": next_step})
+        await self._waiting.park(Delayed("delay", wait))
+
     async def wait_for_signal(
         self, name: str, *, timeout: Seconds | None = None, reason: str = ""
     ) -> Signal:
@@ -224,10 +238,7 @@ class RunningJob(PaidCalls):
     async def wait_for_children(self) -> dict[str, ChildEnd]:
         """Wait until all children have ended, without holding anything; answers their endings by key."""
         self._check_lease()
-        found = await Children(self._run, self._host).ended()
-        if found is None:
-            await self._waiting.park(WaitingChildren())
-        return found or {}
+        return await self._waiting.children(Children(self._run, self._host).ended)
 
     @property
     def signals(self) -> list[Signal]:

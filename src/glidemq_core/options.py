@@ -69,6 +69,8 @@ class NewJob:
         ledger: The ledger of both.
         estimate: What it will use, {"tokens": n, "cost": amount}: it does not start before its budgets and limiters
             have room for that.
+        stop_when_no_readers: Cancel it once nobody has read its stream for so many seconds while it ran; looked at with
+            every heartbeat, so at least 15 s make sense.
         fallbacks: Models to try in order, each {"model": ..., "provider": ..., "params": ...}.
         remove_on_complete, remove_on_fail: True removes at once, a count or Keep bounds what stays; False keeps it
             within the queue's own bounds. Default: the worker's.
@@ -90,6 +92,7 @@ class NewJob:
     limits: Mapping[str, Throttle] | None = None
     ledger: str = "main"
     estimate: Mapping[str, Any] | None = None
+    stop_when_no_readers: Seconds | None = None
     fallbacks: Sequence[Mapping[str, Any]] | None = None
     remove_on_complete: bool | int | Keep | None = None
     remove_on_fail: bool | int | Keep | None = None
@@ -137,6 +140,9 @@ def _add_lua_options(wire: dict[str, object], job: NewJob, prefix: str) -> None:
         if lock > 86_400:
             raise InvalidOption(f"{prefix}lock_duration", job.lock_duration, "longer than a day")
         wire["lock_ms"] = to_ms(lock)
+    if job.stop_when_no_readers is not None:
+        unread = seconds(job.stop_when_no_readers, f"{prefix}stop_when_no_readers", low=0.1)
+        wire["unread_ms"] = to_ms(min(unread, 86_400.0))
     if job.budgets or job.limits:
         wire["ledger"] = job.ledger
     if job.ttl is not None:

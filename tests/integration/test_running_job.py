@@ -1,0 +1,79 @@
+"""What a running job can do besides waiting and streaming."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from glidemq_core import JobCancelled
+
+
+async def test_moved_job_starts_again_with_its_next_step_and_the_same_attempt(queue, work):
+    async def handler(job):
+        if job.data.get("step") != "two":
+            await job.move_to_delayed(0.05, next_step="two")
+        return [job.data, job.attempt, job.run]
+
+    async with work(handler):
+        job = await queue.add("n", {"x": 1})
+
+        assert await job.result(timeout=5) == [{"x": 1, "step": "two"}, 1, 2]
+
+
+async def test_job_that_nobody_reads_is_cancelled(queue, work):
+    async def handler(job):
+        await asyncio.Event().wait()
+
+    async with work(handler, lock_duration=0.3):
+        job = await queue.add("n", stop_when_no_readers=0.5)
+
+        with pytest.raises(JobCancelled):
+            await job.result(timeout=10)
+
+
+async def test_job_that_is_read_goes_on(queue, work):
+    beats = 0
+
+    async def handler(job):
+        nonlocal beats
+        while beats < 20:
+            beats += 1
+            await job.stream_chunk("content", "x")
+            await asyncio.sleep(0.2)
+        return beats
+
+    async with work(handler, lock_duration=0.3):
+        job = await queue.add("n", stop_when_no_readers=3)
+        chunks = [chunk async for chunk in job.stream()]
+
+        assert chunks[-1].content == "completed"
+        assert await job.result(timeout=5) == 20
+
+
+async def test_manual_call_is_booked_with_what_it_used(queue, work):
+    async def handler(job):
+        async with job.llm_call("m", tokens={"input": 100}) as call:
+            call.tokens, call.costs = {"input": 7}, {"total": "0.001"}
+
+    async with work(handler):
+        job = await queue.add("n")
+        await job.result(timeout=5)
+
+        usage = (await job.snapshot()).usage
+        assert usage.tokens == {"input": 7}
+        assert str(usage.total_cost) == "0.001"
+
+
+async def test_manual_call_that_breaks_books_its_estimate_as_not_known(queue, work):
+    async def handler(job):
+        async with job.llm_call("m", tokens={"input": 100}):
+            raise ValueError("cut")
+
+    async with work(handler):
+        job = await queue.add("n")
+        with pytest.raises(Exception, match="cut"):
+            await job.result(timeout=5)
+
+        (call,) = (await job.snapshot()).usage.calls
+        assert (call["tokens"], call["status"]) == ({"input": 100}, "missing")
