@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from glidemq_llm.limits import Axis as Axis
     from glidemq_llm.limits import RateLimits as RateLimits
     from glidemq_llm.limits import parse_rate_limits as parse_rate_limits
+    from glidemq_llm.metering import MeterSettings as MeterSettings
     from glidemq_llm.pricing import Cost as Cost
     from glidemq_llm.pricing import Pricing as Pricing
     from glidemq_llm.tokens import Corrections as Corrections
@@ -56,6 +57,7 @@ _MODULES = {
         "UnpricedModel",
     ),
     "limits": ("Axis", "RateLimits", "parse_rate_limits"),
+    "metering": ("MeterSettings",),
     "pricing": ("Cost", "Pricing"),
     "tokens": ("Corrections", "Estimate", "ReceivedCounter", "count_text", "estimate_tokens"),
     "translators": ("Translator", "translator"),

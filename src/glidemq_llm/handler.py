@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
@@ -142,9 +141,8 @@ class _Chat:
                 messages, params = self.convert(route.provider, messages, params)
             request = module.chat_request(route.model, messages, params)
             hop.call = _call(job, route, module.CHAT_API, request, self.settings)
-            await _stream(
-                AsyncDriver(job, hop.call), lambda: module.send_chat(route.backend.client, request)
-            )
+            driver = AsyncDriver(job, hop.call)
+            await _stream(driver, module, lambda: module.send_chat(route.backend.client, request))
             return hop.call
 
         call, index = await first_that_answers(job, routes, ask, self.fallback_on)
@@ -175,7 +173,10 @@ class _Responses:
             hop.call = _call(job, route, module.RESPONSES_API, request, self.settings)
             driver = AsyncDriver(job, hop.call)
             await _stream(
-                driver, lambda: module.send_responses(route.backend.client, request), note_id
+                driver,
+                module,
+                lambda: module.send_responses(route.backend.client, request),
+                note_id,
             )
             return hop.call
 
@@ -281,16 +282,13 @@ def _hide(_event: object) -> bool:
 
 async def _stream(
     driver: AsyncDriver,
+    module: Any,
     send: Callable[[], Awaitable[Any]],
     is_hidden: Callable[[Any], bool] = _hide,
 ) -> None:
     """Send a request and read its stream to the end."""
-    stream = await driver.open(send)
-    close = getattr(stream, "aclose", None) or getattr(stream, "close", None)
-    events = driver.events(
-        stream.__aiter__(), is_hidden, close if inspect.iscoroutinefunction(close) else None
-    )
-    async for _ in events:
+    source, close = module.reading(await driver.open(send))
+    async for _ in driver.events(source, is_hidden, close):
         pass
 
 

@@ -10,11 +10,12 @@ mocked     respx in front of the HTTP library that an SDK uses
 from __future__ import annotations
 
 import importlib.util
+import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import anthropic
 import openai
@@ -24,6 +25,10 @@ import respx.mocks
 
 from glidemq_core import Chunk, Job, Queue, Worker, kept_text
 from tests.harness.provider import Behaviour, Provider
+
+# Before its first import: no price table from the network, and the HTTP library that can be mocked.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+os.environ.setdefault("DISABLE_AIOHTTP_TRANSPORT", "True")
 
 HAS_LITELLM = importlib.util.find_spec("litellm") is not None
 NO_LITELLM = (
@@ -36,7 +41,7 @@ if "httpcore2" not in respx.mocks.Mocker.registry:
         """The HTTP library of anthropic from 1.0 and openai from 3.0."""
 
         name = "httpcore2"
-        targets = [
+        targets: ClassVar = [
             target.replace("httpcore.", "httpcore2.", 1)
             for target in respx.mocks.HTTPCoreMocker.targets
         ]
@@ -249,7 +254,13 @@ class LiteLLM(OpenAIChat):
         return answer.choices[0].message.content
 
 
-APIS = (OpenAIChat, OpenAIResponses, Anthropic, LiteLLM)
+APIS = (
+    OpenAIChat,
+    OpenAIResponses,
+    Anthropic,
+    # Its own code warns of deprecations.
+    pytest.param(LiteLLM, marks=pytest.mark.filterwarnings("ignore")),
+)
 
 
 @pytest.fixture(params=APIS, ids=lambda kind: kind.name)

@@ -3,6 +3,8 @@
 The provider's log is the truth: what it billed, how many calls it saw, and when a caller left.
 """
 
+# ruff: noqa: PLR0917 a test's arguments are its fixtures
+
 from __future__ import annotations
 
 import asyncio

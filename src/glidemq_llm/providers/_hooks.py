@@ -176,6 +176,11 @@ def body_of(answer: Any) -> Any:
     return answer.parse() if hasattr(answer, "http_response") else answer
 
 
+def reading(stream: Any) -> tuple[Any, Any]:
+    """A stream's events, and what closes it."""
+    return stream.__aiter__(), getattr(stream, "aclose", None) or stream.close
+
+
 async def meter_stream_async(
     stream: Any, driver: AsyncDriver, is_hidden: Callable[[Any], bool]
 ) -> None:

@@ -19,6 +19,7 @@ from glidemq_llm.providers._hooks import (
     meter_stream,
     meter_stream_async,
     never,
+    reading,
     remember,
     resource,
     sync_timeout,
@@ -53,6 +54,8 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     remember(outer, client)
     return outer
 
+
+__all__ = ["reading"]
 
 CHAT_API = _API
 _DEFAULT_MAX_TOKENS = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from glidemq_core import current_job
 from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
-from glidemq_llm._read import fields
+from glidemq_llm._read import fields, items
 from glidemq_llm.metering import MeteredCall, MeterSettings
 from glidemq_llm.providers._hooks import Hook, Wrapping, never, remember, unwrapped
 
@@ -63,6 +63,11 @@ def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dic
 async def send_chat(client: Any, request: dict[str, Any]) -> Any:
     """Send it; answers LiteLLM's stream."""
     return await client(**request)
+
+
+def reading(stream: Any) -> tuple[AsyncGenerator[Any], Any]:
+    """A stream's events, and what closes it."""
+    return _honest_async(stream), stream.aclose
 
 
 def _router(router: Any, settings: MeterSettings, job: Any) -> Any:
@@ -148,12 +153,40 @@ def _says_something(choice: Any) -> bool:
     )
 
 
+async def _honest_async(stream: Any) -> AsyncGenerator[Any]:
+    """A stream without the last chunk that LiteLLM makes up where the provider's stream just ended: it says "stop" of
+    an answer that was cut.
+    """
+    async for event in stream:
+        if _is_made_up(stream, event):
+            return
+        yield event
+
+
+def _honest(stream: Any) -> Generator[Any]:
+    """See _honest_async."""
+    for event in stream:
+        if _is_made_up(stream, event):
+            return
+        yield event
+
+
+def _is_made_up(stream: Any, event: Any) -> bool:
+    said = (
+        getattr(stream, name, "no such field")
+        for name in ("received_finish_reason", "intermittent_finish_reason")
+    )
+    return not any(said) and any(
+        fields(choice).get("finish_reason") for choice in items(fields(event).get("choices"))
+    )
+
+
 class MeteredAsyncStream:
     """LiteLLM's stream wrapper, metered: iterates as it does, its other attributes are its own."""
 
     def __init__(self, stream: Any, driver: AsyncDriver, is_hidden: Callable[[Any], bool]) -> None:
         self._stream = stream
-        self._events = driver.events(stream.__aiter__(), is_hidden, stream.aclose)
+        self._events = driver.events(_honest_async(stream), is_hidden, stream.aclose)
         self.aclose = driver.close
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -171,7 +204,7 @@ class MeteredStream:
 
     def __init__(self, stream: Any, driver: SyncDriver, is_hidden: Callable[[Any], bool]) -> None:
         self._stream = stream
-        self._events = driver.events(iter(stream), is_hidden)
+        self._events = driver.events(_honest(stream), is_hidden)
         self.close = driver.close
 
     def __iter__(self) -> Iterator[Any]:

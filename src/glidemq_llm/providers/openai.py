@@ -14,6 +14,7 @@ from glidemq_llm.providers._hooks import (
     as_they_are,
     install,
     is_async_client,
+    reading,
     remember,
     sync_timeout,
     unwrapped,
@@ -125,6 +126,8 @@ def _is_only_usage(event: Any) -> bool:
     chunk = fields(event)
     return not chunk.get("choices") and chunk.get("usage") is not None
 
+
+__all__ = ["reading"]
 
 _CHAT = "openai.chat"
 _HOOKS = (
