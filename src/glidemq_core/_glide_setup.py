@@ -22,9 +22,10 @@ _SIGNALLED: Final = "An error was signalled by the server: - "
 _CODE: Final = re.compile(r"^(?:ResponseError: )?([A-Za-z]+):? ?(.*)$", re.DOTALL)
 # What the interpreter adds to an error that a function raises: where it was raised.
 _SCRIPT: Final = re.compile(r" script: (?:\S+, )?on @\S+\.$")
+# MISCONF: it can't write its data to disk; NOREPLICAS: too few replicas. Both refuse a function before it runs.
 _UNAVAILABLE: Final = frozenset(
-    {"BUSY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "BusyLoadingError", "MasterDown", "ClusterDown",
-     "TryAgain"}
+    {"BUSY", "LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BusyLoadingError",
+     "MasterDown", "ClusterDown", "TryAgain"}
 )  # fmt: skip
 _CONNECTING: Final = (
     "connect failed",

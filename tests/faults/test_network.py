@@ -15,7 +15,7 @@ from glidemq_core import ConnectionLost, JobCancelled, NewJob, Queue, Worker, _g
 from glidemq_core._turns import Turns, TurnSettings
 from tests.harness.auditor import all_events, audit
 from tests.harness.proxy import Ending, Proxy, Rule
-from tests.harness.servers import Connection, ValkeyServer
+from tests.harness.servers import Connection, ReplyError, ValkeyServer
 from tests.harness.workers import Workers, until, until_started
 
 pytestmark = pytest.mark.faults
@@ -390,3 +390,43 @@ async def test_a_server_that_stands_still_again_and_again_moves_no_job(
         assert (await handle.result(timeout=10))["run"] == 1
     assert [(await handle.snapshot()).stalled for handle in handles] == [0] * 10
     await audit(server, queue, [handle.id for handle in handles], workers.all)
+
+
+async def test_a_server_that_refuses_writes_for_a_while_is_waited_for(queue_name: str):
+    finish = asyncio.Event()
+
+    async def handler(job):
+        await finish.wait()
+        return job.data
+
+    with ValkeyServer() as own:
+        queue, worker = (
+            Queue(queue_name, connection=own.url),
+            Worker(queue_name, handler, connection=own.url),
+        )
+        async with queue, worker:
+            handle = await queue.add("echo", "kept")
+            started = f"glidemq:{{{queue_name}}}:job:{handle.id}"
+            await until(lambda: own.cmd("HGET", started, "started_run") is not None)
+            (own.directory / "dump.rdb").mkdir()  # so that no snapshot can be written
+            own.cmd("CONFIG", "SET", "save", "3600 1")
+            own.cmd("BGSAVE")
+            await until(lambda: refuses_writes(own))
+
+            finish.set()
+            adding = asyncio.create_task(queue.add("echo", "later"))
+            await asyncio.sleep(1)
+            assert not adding.done()
+            own.cmd("CONFIG", "SET", "save", "")
+
+            assert await handle.result(timeout=5) == "kept"
+            assert await (await adding).result(timeout=5) == "later"
+            assert (await handle.snapshot()).run == 1
+
+
+def refuses_writes(server: ValkeyServer) -> bool:
+    try:
+        server.cmd("SET", "probe", 1)
+    except ReplyError as error:
+        return "MISCONF" in str(error)
+    return False
