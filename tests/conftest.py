@@ -21,6 +21,11 @@ from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # Hypothesis looks at every module that is loaded, and some of the client's answer with a warning.
+    config.addinivalue_line("filterwarnings", "ignore:Importing from 'glide:DeprecationWarning")
+
+
 @pytest.fixture(scope="session")
 def plain_session_server() -> Iterator[ValkeyServer]:
     with ValkeyServer() as started:
