@@ -13,6 +13,9 @@ from glidemq_core import Budget, JobFailed, NewJob, Queue, Worker
 from glidemq_core.ledger import Ledger
 from tests.harness.money import INPUT, behaviour, money_problems, price, spender
 from tests.harness.provider import Provider
+from tests.harness.proxy import Proxy
+from tests.harness.servers import ValkeyServer
+from tests.harness.workers import WorkerProcess, Workers
 
 pytestmark = pytest.mark.faults
 
@@ -77,3 +80,92 @@ async def test_of_200_calls_at_once_exactly_37_reach_the_provider(
         job = await queue.get(id)
         assert job is not None
         assert (job.attempt, job.run) == (1, 1)
+
+
+async def until_nothing_is_reserved(ledger: Ledger, names: list[str]) -> None:
+    """Wait until the runs of dead workers were found, and their reservations let go."""
+    async with asyncio.timeout(15):
+        while any([(await ledger.budget(name)).reserved for name in names]):  # type: ignore[union-attr]
+            await asyncio.sleep(0.05)
+
+
+async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
+    queue: Queue, ledger: Ledger, server: ValkeyServer, workers: Workers, provider: Provider
+):
+    names = ["b0", "b1", "b2"]
+    for name, budget in zip(names, caps(), strict=True):
+        await ledger.open_budget(name, budget)
+    provider.usually(behaviour(5, first=0.02))
+    chance = random.Random(34)
+    env = {"FAKE_PROVIDER_PORT": str(provider.port)}
+
+    with Proxy(server.port) as proxy:
+        jobs = await queue.add_many(
+            [NewJob(name="spend", budgets=names, attempts=3) for _ in range(200)]
+        )
+
+        def start() -> WorkerProcess:
+            url = f"valkey://127.0.0.1:{proxy.port}"
+            return workers.start(url=url, env=env, concurrency=20, lock_duration=0.5)
+
+        alive = [start() for _ in range(3)]
+        ends = asyncio.gather(*(job.result(timeout=40) for job in jobs), return_exceptions=True)
+        while not ends.done():
+            await asyncio.wait([ends], timeout=chance.uniform(0.2, 0.5))
+            if chance.random() < 0.5:
+                alive.pop(chance.randrange(len(alive))).kill()
+                alive.append(start())
+            else:
+                proxy.lose_reply(chance.choice([b"ledger_reserve", b"ledger_settle", b"turn"]))
+        results = await ends
+        await until_nothing_is_reserved(ledger, names)
+
+    assert {end.reason for end in results if isinstance(end, JobFailed)} <= {"budget", "stalled"}
+    assert not [end for end in results if not isinstance(end, int | JobFailed)]
+    assert 0 < len(provider.calls()) <= FITS
+    ids = [job.id for job in jobs]
+    assert await money_problems(ledger, names, provider, queue, ids) == []
+
+
+async def test_a_call_whose_worker_died_before_booking_it_is_unverified_spend(
+    queue: Queue, ledger: Ledger, workers: Workers, provider: Provider, tmp_path: Path
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=10 * CALL))
+    gate = tmp_path / "gate"
+    job = await queue.add("spend_gated", {"gate": str(gate)}, budgets=["b"])
+    worker = workers.start(env={"FAKE_PROVIDER_PORT": str(provider.port)}, lock_duration=0.4)
+    await worker.until("answered")
+
+    worker.kill()
+    gate.touch()
+    workers.start(env={"FAKE_PROVIDER_PORT": str(provider.port)}, lock_duration=0.4)
+    assert await job.result(timeout=15) == CALL
+    await until_nothing_is_reserved(ledger, ["b"])
+
+    state = await ledger.budget("b")
+    assert state is not None
+    assert (state.total_tokens, state.caps["total_tokens"].unverified) == (2 * CALL, CALL)
+    assert len(provider.calls()) == 2
+    assert await money_problems(ledger, ["b"], provider, queue, [job.id]) == []
+
+
+async def test_a_reservation_whose_worker_died_holds_nothing_for_long(
+    queue: Queue, ledger: Ledger, workers: Workers, provider: Provider, tmp_path: Path
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=100))
+    gate = tmp_path / "gate"
+    job = await queue.add("reserve_gated", {"gate": str(gate)}, budgets=["b"])
+    worker = workers.start(env={"FAKE_PROVIDER_PORT": str(provider.port)}, lock_duration=0.4)
+    await worker.until("answered")
+
+    worker.kill()
+    gate.touch()
+    workers.start(env={"FAKE_PROVIDER_PORT": str(provider.port)}, lock_duration=0.4)
+    await job.result(timeout=15)
+    await until_nothing_is_reserved(ledger, ["b"])
+
+    state = await ledger.budget("b")
+    assert state is not None
+    # Nobody can know whether it was sent: it counts, and is said to be a guess.
+    assert (state.total_tokens, state.caps["total_tokens"].unverified) == (10, 10)
+    assert (await ledger.audit("b")).problems == ()

@@ -164,6 +164,28 @@ def thread_handler(journal: Journal) -> Any:
     return thread
 
 
+def paying(journal: Journal, port: int) -> dict[str, Any]:
+    """Handlers that make one paid call: `spend`; `spend_gated`, which waits for {gate} when it has the answer."""
+    from tests.harness.money import spender
+
+    async def hold(job: Any) -> None:
+        journal.note("answered", job)
+        while not Path(job.data["gate"]).exists():  # noqa: ASYNC110, ASYNC240 as in gate
+            await asyncio.sleep(PROGRESS_EVERY)
+
+    async def reserved(job: Any, _: Journal) -> object:
+        if not Path(job.data["gate"]).exists():  # noqa: ASYNC240 as in gate
+            await job.reserve(job.next_call_id(), tokens={"input": 10}, timeout=600)
+            await hold(job)
+        return job.run
+
+    def plain(handler: Any) -> Any:
+        return noted(journal, lambda job, _: handler(job))
+
+    spends = {"spend": plain(spender(port)), "spend_gated": plain(spender(port, then=hold))}
+    return spends | {"reserve_gated": noted(journal, reserved)}
+
+
 async def work(settings: dict[str, Any]) -> None:
     """One worker, until it is told to stop."""
     from glidemq_core import Worker, _glide_setup
@@ -174,6 +196,8 @@ async def work(settings: dict[str, Any]) -> None:
     journal = Journal(settings["journal"])
     handlers = {name: noted(journal, handler) for name, handler in HANDLERS.items()}
     handlers["thread"] = thread_handler(journal)
+    if "FAKE_PROVIDER_PORT" in os.environ:
+        handlers |= paying(journal, int(os.environ["FAKE_PROVIDER_PORT"]))
     worker = Worker(settings["queue"], handlers, connection=settings["url"], **settings["worker"])
     journal.note("up", worker=worker.name)
     await worker.run()
