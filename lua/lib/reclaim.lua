@@ -54,6 +54,22 @@ local function grace_over(record, break_at, now)
   return now >= break_at + math.min(GRACE_MS, 2 * length)
 end
 
+--- After the clock has jumped back: a deadline more than two leases ahead would keep a dead worker's job for as long
+-- as the jump. Looks at the `limit` latest deadlines.
+function reclaim.pull_back(root, now, break_at, limit)
+  if now - break_at > GRACE_MS then
+    return
+  end
+  local key = layout.index(root, 'active')
+  local latest = redis.call('ZRANGE', key, 0, limit - 1, 'REV', 'WITHSCORES')
+  for i = 1, #latest, 2 do
+    local length = num.of(redis.call('HGET', layout.job(root, latest[i]), 'lease_ms'), 30000)
+    if tonumber(latest[i + 1]) > now + 2 * length then
+      redis.call('ZADD', key, 'XX', now + length, latest[i])
+    end
+  end
+end
+
 local function due(root, now, limit)
   return redis.call('ZRANGEBYSCORE', layout.index(root, 'active'), '-inf', now, 'LIMIT', 0, limit)
 end

@@ -55,7 +55,8 @@ local function release_due(root, index, now)
   change.commit(tx)
 end
 
-local function tick(root, now, call)
+local function tick(root, now, break_at, call)
+  reclaim.pull_back(root, now, break_at, BATCH)
   release_due(root, 'suspended', now)
   expiry.run(root, now, call.keep)
   redis.call('ZREMRANGEBYSCORE', layout.workers(root), '-inf', now - WORKER_MS)
@@ -84,7 +85,7 @@ function upkeep.run(root, now, meta, call)
   end
   local fields = { 'last_call', now, 'break_at', break_at }
   if math.abs(now - num.of(meta.tick_at, 0)) >= TICK_MS then
-    tick(root, now, call)
+    tick(root, now, break_at, call)
     fields[#fields + 1] = 'tick_at'
     fields[#fields + 1] = now
   end

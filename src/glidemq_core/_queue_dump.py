@@ -135,8 +135,9 @@ async def _read_job(read: Read, root: str, id: str, owned: set[str]) -> JobDump:
         key = _keys.satellite(root, id, "chunks")
         newest = _entries(await read("XREVRANGE", key, "+", "-", "COUNT", str(_MAX_ENTRIES)))
         chunks = sorted(newest, key=lambda entry: tuple(int(part) for part in entry.id.split("-")))
-        facts = _texts(await read("XINFO", "STREAM", key))
-        trimmed = int(facts["entries-added"]) > len(chunks)
+        if chunks:  # else it has expired meanwhile
+            facts = _texts(await read("XINFO", "STREAM", key))
+            trimmed = int(facts["entries-added"]) > len(chunks)
     lists = {
         name: await read("LLEN", _keys.satellite(root, id, name))
         for name in satellites & {"log", "errors"}

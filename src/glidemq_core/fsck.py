@@ -176,7 +176,9 @@ def _check_state(dump: QueueDump, id: str, job: JobDump) -> Iterator[str]:
         if not _NUMBER.fullmatch(fields.get(name, "0")) or float(fields.get(name, "0")) < 0:
             yield f"{name} is {fields[name]!r}"
     is_unstarted = state in ("waiting", "delayed") and "started_at" not in fields
-    if is_unstarted and "expires_at" in fields and id not in dump.indexes["expiring"]:
+    # One that ran out while a worker had it fails at its next claim, watched or not.
+    has_ttl = is_unstarted and float(fields.get("expires_at", 0)) > dump.now
+    if has_ttl and id not in dump.indexes["expiring"]:
         yield "has a ttl that nobody watches"
 
 

@@ -420,6 +420,20 @@ def test_nothing_is_taken_back_when_the_clock_jumps_back_and_forth(engine: Engin
     assert engine.where("a") == ["active"]
 
 
+def test_deadline_that_a_jump_of_the_clock_left_in_the_future_is_pulled_back(engine: Engine):
+    engine.advance(3_600_000)
+    engine.active("a")
+    engine.active("b", lock_ms=70_000)
+    engine.advance(-3_600_000)
+
+    engine.turn("w2")
+
+    assert abs(engine.score("active", "a") - engine.now() - LEASE) < 500
+    assert abs(engine.score("active", "b") - engine.now() - 70_000) < 500
+    _pass(engine, 14_000)
+    assert engine.turn("w2", want=1).ids == ["a"]
+
+
 def test_late_outcome_of_a_lost_run_is_stale(engine: Engine):
     claim = engine.active()
     _pass(engine, LEASE + 1000)
