@@ -28,7 +28,7 @@ class Gate:
     """The ledger side of one run.
 
     Attributes:
-        open_calls: Calls that are reserved and not settled.
+        open_calls: Calls that are reserved, or may be, and not settled.
     """
 
     def __init__(self, run: Run, host: Host) -> None:
@@ -37,6 +37,7 @@ class Gate:
         self._started_ms = round(time.time() * 1000)
         self._start_call: str | None = None
         self.open_calls: set[str] = set()
+        self._unanswered: set[str] = set()
 
     @property
     def is_closed_to(self) -> bool:
@@ -81,6 +82,9 @@ class Gate:
         await self._end_start()
         waiter = Waiter(queue_root=self._host.root, job=self._run.id)
         while True:
+            # Cancelled, or without an answer, it may be reserved all the same, and was never sent.
+            self.open_calls.add(call)
+            self._unanswered.add(call)
             verdict = await self.ledger.reserve(
                 call,
                 tokens=tokens,
@@ -92,9 +96,11 @@ class Gate:
                 ticket=self._run.id,
                 waiter=waiter,
             )
+            self._unanswered.discard(call)
+            if not isinstance(verdict, Admitted):
+                self.open_calls.discard(call)
             match verdict:
                 case Admitted():
-                    self.open_calls.add(call)
                     return
                 case OverBudget():
                     await self._refused(verdict)
@@ -144,6 +150,8 @@ class Gate:
     async def close(self) -> None:
         """The run has ended: let go of what was reserved and not sent; the rest of it becomes unverified spend."""
         await self._end_start()
+        for call in self._unanswered & self.open_calls:
+            await self.settle(call, tokens={}, costs={}, unused=True)
         if self.open_calls:
             await relay_wakes(
                 self._host.client, self.ledger, await self.ledger.lapse(self._run.key)

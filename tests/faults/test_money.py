@@ -85,7 +85,7 @@ async def test_of_200_calls_at_once_exactly_37_reach_the_provider(
 async def until_nothing_is_reserved(ledger: Ledger, names: list[str]) -> None:
     """Wait until the runs of dead workers were found, and their reservations let go."""
     async with asyncio.timeout(15):
-        while any([(await ledger.budget(name)).reserved for name in names]):  # type: ignore[union-attr]
+        while any([(await ledger.budget(name)).reserved for name in names]):  # type: ignore[union-attr]  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
@@ -169,3 +169,36 @@ async def test_a_reservation_whose_worker_died_holds_nothing_for_long(
     # Nobody can know whether it was sent: it counts, and is said to be a guess.
     assert (state.total_tokens, state.caps["total_tokens"].unverified) == (10, 10)
     assert (await ledger.audit("b")).problems == ()
+
+
+async def test_a_run_stopped_while_it_reserves_gives_back_what_it_never_sent(
+    queue: Queue, ledger: Ledger, server: ValkeyServer, provider: Provider
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=100))
+    began, go = asyncio.Event(), asyncio.Event()
+
+    async def handler(job):
+        began.set()
+        await go.wait()
+        async with job.llm_call("m", tokens={"input": 10}):
+            raise AssertionError
+
+    with Proxy(server.port) as proxy:
+        url = f"valkey://127.0.0.1:{proxy.port}"
+        async with Worker(queue.name, handler, connection=url):
+            job = await queue.add("call", budgets=["b"], timeout=0.5)
+            reserves = proxy.watch(b"ledger_reserve")
+            await began.wait()
+            proxy.hold(up=False)
+            go.set()
+            await asyncio.to_thread(reserves.wait)
+            held = (await ledger.budget("b")).reserved  # type: ignore[union-attr]
+            await asyncio.sleep(0.6)  # its time runs out while nobody hears the answer
+            proxy.release()
+            with pytest.raises(JobFailed, match="timeout"):
+                await job.result(timeout=10)
+
+    state = await ledger.budget("b")
+    assert state is not None
+    assert held == {"total_tokens": 10, "tokens.input": 10}
+    assert (state.reserved, state.total_tokens) == ({}, 0)
