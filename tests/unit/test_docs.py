@@ -73,3 +73,10 @@ def test_key_list_and_fsck_agree():
     assert [
         rule.pattern for rule in KEY_TABLE if not any(rule.fits(name) for name in samples)
     ] == []
+
+
+@pytest.mark.parametrize("folder", ["functions", "lib"])
+def test_map_of_the_library_has_every_file(folder: str):
+    names = [path.stem for path in (ROOT / "lua" / folder).glob("*.lua")]
+
+    assert [name for name in names if f"`{name}`" not in text_of(ROOT / "lua" / "README.md")] == []
