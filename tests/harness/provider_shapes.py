@@ -127,6 +127,9 @@ class ResponsesShape(Shape):
             "content": [],
         }
         yield _event("response.output_item.added", output_index=0, item=item)
+        part = {"type": "output_text", "text": "", "annotations": []}
+        place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
+        yield _event("response.content_part.added", **place, part=part)
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
