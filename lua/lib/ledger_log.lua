@@ -8,11 +8,13 @@ local LEVELS = { 50, 80, 100 }
 local MAX_ENTRIES = 10000
 local MAX_EVENTS = 5000
 
---- One line of a budget's log: `sums` is packed: per name what it gained (may be negative) and has become.
+--- One line of a budget's log: `sums` is packed: name, what it gained (may be
+-- negative), what it has become, and so on.
 function log.entry(root, id, window, kind, call, deltas, spend, note)
   local sums = {}
   for name, delta in pairs(deltas) do
-    sums[name] = { delta, spend.used[name] or 0 }
+    local last = #sums
+    sums[last + 1], sums[last + 2], sums[last + 3] = name, delta, spend.used[name] or 0
   end
   redis.call('XADD', ledger.key(root, 'entries', id), 'MAXLEN', '~', MAX_ENTRIES, '*', 'kind', kind, 'call', call,
     'window', num.text(window), 'note', note or '', 'sums', cmsgpack.pack(sums))

@@ -382,13 +382,14 @@ def _over_budget(facts: Mapping[str, Any], generation: int) -> OverBudget:
 
 
 def _log_entry(id: str, fields: Mapping[str, bytes]) -> LogEntry:
+    flat = iter(cast("list[Any]", _unpack(fields["sums"])))
     return LogEntry(
         id=id,
         kind=fields["kind"].decode(),
         call=fields["call"].decode(),
         window=int(fields["window"]),
         note=fields["note"].decode(),
-        sums=cast("dict[str, tuple[int, int]]", _unpack(fields["sums"]) or {}),
+        sums={name: (gained, became) for name, gained, became in zip(*[flat] * 3, strict=True)},
     )
 
 

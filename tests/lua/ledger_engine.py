@@ -101,7 +101,10 @@ class LedgerEngine(Engine):
         found: list[dict[str, Any]] = []
         for _, flat in reversed(rows):
             fields = dict(zip((key.decode() for key in flat[::2]), flat[1::2], strict=True))
-            sums = _unpack(fields.pop("sums", b"\x80")) or {}
+            rest = iter(_unpack(fields.pop("sums", b"\x90")))
+            sums = {
+                name: [gained, became] for name, gained, became in zip(*[rest] * 3, strict=True)
+            }
             found.append({key: value.decode() for key, value in fields.items()} | sums)
         return found
 
