@@ -86,7 +86,7 @@ async def test_deaths_between_claim_and_start_lose_no_job(
 ):
     handles = await queue.add_many([NewJob(name="echo", data=i) for i in range(60)])
 
-    await die_after_claiming(workers, 20, concurrency=3, lock_duration=0.3, max_stalled=100)
+    await die_after_claiming(workers, 12, concurrency=3, lock_duration=0.3, max_stalled=100)
     workers.start(concurrency=10, **PATIENT)
 
     assert await results(queue, handles) == list(range(60))
