@@ -132,20 +132,20 @@ def test_full_server_runs_what_is_allowed_to():
         server.cmd("SET", "k", "x" * 1_000_000)
         server.cmd("CONFIG", "SET", "maxmemory", "1mb")
 
-        with pytest.raises(ReplyError, match="^OOM "):
+        with pytest.raises(ReplyError, match=r"^OOM "):
             server.cmd("FCALL", "f_plain", 0)
         assert [server.cmd("FCALL", "f_oom", 0), server.cmd("FCALL", "f_read", 0)] == [1, 1]
 
 
 def test_error_reply_arrives_with_its_code(run: Run):
-    with pytest.raises(ReplyError, match="^CODE some words"):
+    with pytest.raises(ReplyError, match=r"^CODE some words"):
         run("return redis.error_reply('CODE some words')")
-    with pytest.raises(ReplyError, match="^CODE some words script: "):
+    with pytest.raises(ReplyError, match=r"^CODE some words script: "):
         run("error(redis.error_reply('CODE some words'))")
 
 
 def test_other_errors_arrive_with_the_line_of_the_text(run: Run):
-    with pytest.raises(ReplyError, match="^ERR user_function:4: why"):
+    with pytest.raises(ReplyError, match=r"^ERR user_function:4: why"):
         run("local x = 1\nerror('why')")
 
 

@@ -13,8 +13,34 @@ ROOT = _library.lua_directory()
 FUNCTIONS = sorted((ROOT / "functions").glob("*.lua"))
 FILES = sorted(ROOT.glob("*/*.lua"))
 READS = frozenset(
-    "EXISTS GET MGET HEXISTS HGET HGETALL HKEYS HLEN HMGET LINDEX LLEN LRANGE SCARD SISMEMBER TIME XINFO XLEN XRANGE "
-    "XREVRANGE ZCARD ZCOUNT ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZSCORE INFO".split()
+    [
+        "EXISTS",
+        "GET",
+        "MGET",
+        "HEXISTS",
+        "HGET",
+        "HGETALL",
+        "HKEYS",
+        "HLEN",
+        "HMGET",
+        "LINDEX",
+        "LLEN",
+        "LRANGE",
+        "SCARD",
+        "SISMEMBER",
+        "TIME",
+        "XINFO",
+        "XLEN",
+        "XRANGE",
+        "XREVRANGE",
+        "ZCARD",
+        "ZCOUNT",
+        "ZRANGE",
+        "ZRANGEBYLEX",
+        "ZRANGEBYSCORE",
+        "ZSCORE",
+        "INFO",
+    ]
 )
 
 
