@@ -28,6 +28,8 @@ from .retry import BackoffFunction
 logger = logging.getLogger(__name__)
 
 _BLOCK: Final = 2.0
+# In one: should this process die before it reads the message, it must not stay for ever.
+_LOOK: Final = "redis.call('RPUSH', KEYS[1], 'look') return redis.call('EXPIRE', KEYS[1], 60)"
 _IDLE_WAIT: Final = 0.25
 _RECONNECT_PAUSE: Final = 0.25
 # How long a stopping worker tries to hand in what it has to a server that does not answer; the first is more than what
@@ -186,9 +188,7 @@ class Engine:
         try:
             await asyncio.wait({pop, idle}, return_when=asyncio.FIRST_COMPLETED)
             if not pop.done():
-                await self._host.client.command("RPUSH", inbox, "look")
-                # Should this process die before it reads that, the message must not stay for ever.
-                await self._host.client.command("EXPIRE", inbox, "60")
+                await self._host.client.command("EVAL", _LOOK, "1", inbox, near=inbox)
             return await pop
         except OutOfMemory:
             return None  # a full server takes no message: the wait is ended by its connection's end
