@@ -48,6 +48,19 @@ def check_name(value: object, field: str) -> str:
     return value
 
 
+def check_id(value: object, field: str = "id") -> str:
+    """Check the id of a budget, limiter or model call: it ends a key, and so may hold nearly anything.
+
+    Raises:
+        InvalidOption: It is not a text of 1 to 256 characters without controls.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or any(c < " " for c in value):
+        raise InvalidOption(
+            field, value, f"not a text of 1 to {_MAX_NAME} characters without controls"
+        )
+    return value
+
+
 def root_of(queue: str) -> str:
     """The root key of a queue; the braces pin all of its keys to one slot."""
     return f"glidemq:{{{queue}}}"

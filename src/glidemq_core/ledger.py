@@ -108,7 +108,7 @@ class Ledger:
     async def open_budget(self, id: str, budget: Budget) -> BudgetState:
         """Make a budget; one that is there stays as it is (`update_budget` changes it). Answers what it is now."""
         client = await self._open()
-        await client.open(_check_id(id), budget)
+        await client.open(_keys.check_id(id), budget)
         return await self._state(client, id)
 
     async def update_budget(self, id: str, budget: Budget) -> BudgetState:
@@ -118,18 +118,18 @@ class Ledger:
             InvalidOption: There is no such budget.
         """
         client = await self._open()
-        if await client.open(_check_id(id), budget, update=True) == "missing":
+        if await client.open(_keys.check_id(id), budget, update=True) == "missing":
             raise InvalidOption("id", id, "no budget of that id; open it first")
         return await self._state(client, id)
 
     async def budget(self, id: str) -> BudgetState | None:
         """A budget as it is now; None if there is none."""
-        return await (await self._open()).budget(_check_id(id))
+        return await (await self._open()).budget(_keys.check_id(id))
 
     async def drop_budget(self, id: str, *, after: Seconds = 7 * _DAY) -> bool:
         """Let a budget go after a while; until then it works on. False: there is none."""
         client = await self._open()
-        return await client.drop(_check_id(id), after=seconds(after, "after", low=0.001))
+        return await client.drop(_keys.check_id(id), after=seconds(after, "after", low=0.001))
 
     async def history(self, id: str, *, limit: int = 100, before: str = "") -> list[BudgetEntry]:
         """What happened to a budget, newest first; the last 10,000 entries are kept.
@@ -138,7 +138,7 @@ class Ledger:
             before: The id of an entry, to go on from there.
         """
         whole(limit, "limit", low=1, high=_PAGE)
-        rows = await (await self._open()).history(_check_id(id), before=before, limit=limit)
+        rows = await (await self._open()).history(_keys.check_id(id), before=before, limit=limit)
         return [_entry(row) for row in rows]
 
     async def alerts(self, *, limit: int = 100, before: str = "") -> list[BudgetAlert]:
@@ -155,17 +155,17 @@ class Ledger:
         """
         from ._audit import audit
 
-        return await audit(await self._open(), _check_id(id), tries=_AUDIT_TRIES)
+        return await audit(await self._open(), _keys.check_id(id), tries=_AUDIT_TRIES)
 
     # -- limiters
 
     def limiter(self, name: str, throttle: Throttle) -> None:
         """Say what the limits of a name are, for the calls of this object that name it."""
-        self._throttles[_check_id(name)] = throttle
+        self._throttles[_keys.check_id(name)] = throttle
 
     async def limiter_state(self, name: str) -> LimiterState:
         """A limiter as it is now; looking at it keeps nothing alive."""
-        return await (await self._open()).limiter(_check_id(name))
+        return await (await self._open()).limiter(_keys.check_id(name))
 
     # -- calls
 
@@ -341,10 +341,10 @@ class Ledger:
     ) -> Verdict:
         client = await self._open()
         return await client.reserve(
-            _check_id(call, "call"),
+            _keys.check_id(call, "call"),
             tokens=_tokens(tokens),
             costs=_costs(costs),
-            budgets=[_check_id(id, "budgets") for id in budgets],
+            budgets=[_keys.check_id(id, "budgets") for id in budgets],
             limiters=self._limiters(limits),
             ttl=seconds(ttl, "ttl", low=0.001),
             sent=sent,
@@ -352,20 +352,13 @@ class Ledger:
 
     def _limiters(self, limits: Limits) -> list[Mapping[str, object]]:
         if isinstance(limits, Mapping):
-            return [throttle.wire(_check_id(name)) for name, throttle in limits.items()]
+            return [throttle.wire(_keys.check_id(name)) for name, throttle in limits.items()]
         found: list[Mapping[str, object]] = []
         for name in limits:
             if name not in self._throttles:
                 raise InvalidOption("limits", name, "not known here; say what it is by limiter()")
             found.append(self._throttles[name].wire(name))
         return found
-
-
-def _check_id(id: object, field: str = "id") -> str:
-    """Ids of budgets, limiters and calls may hold anything but control characters: they end a key."""
-    if not isinstance(id, str) or not 0 < len(id) <= 256 or any(char < " " for char in id):
-        raise InvalidOption(field, id, "not a text of 1 to 256 characters without controls")
-    return id
 
 
 def _tokens(tokens: Mapping[str, int] | None) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ._codec import dumps
-from ._keys import check_name, new_id
+from ._keys import check_id, check_name, new_id
 from ._units import Money, Seconds, seconds, to_ms, to_nano, whole
 from .errors import InvalidOption
 from .retry import Backoff, as_backoff
@@ -176,12 +176,15 @@ def _money_options(job: NewJob, prefix: str) -> dict[str, object]:
         raise InvalidOption(f"{prefix}budgets", job.budgets, f"not a list of at most {_MAX_NAMED}")
     if job.budgets:
         options["budgets"] = [
-            check_name(one, f"{prefix}budgets[{i}]") for i, one in enumerate(job.budgets)
+            check_id(one, f"{prefix}budgets[{i}]") for i, one in enumerate(job.budgets)
         ]
     if job.limits:
         if len(job.limits) > _MAX_NAMED:
             raise InvalidOption(f"{prefix}limits", list(job.limits), f"more than {_MAX_NAMED}")
-        options["limits"] = [throttle.wire(name) for name, throttle in job.limits.items()]
+        options["limits"] = [
+            throttle.wire(check_id(name, f"{prefix}limits"))
+            for name, throttle in job.limits.items()
+        ]
     if job.ledger != "main":
         options["ledger"] = check_name(job.ledger, f"{prefix}ledger")
     if job.estimate is not None:

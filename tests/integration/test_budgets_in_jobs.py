@@ -369,3 +369,18 @@ async def test_budget_nobody_opened_fails_the_job_and_says_so(
         job = await queue.add("j", {"ask": 1}, budgets=["nobody"], attempts=3)
         with pytest.raises(JobFailed, match="nobody"):
             await job.result(timeout=10)
+
+
+async def test_budget_may_be_called_what_its_owner_is(
+    queue: Queue, work: Callable[..., Worker], ledger: Ledger
+):
+    name = "tenant:{a b}/ü"
+    await ledger.open_budget(name, Budget(max_total_tokens=5, on_exceeded="pause"))
+
+    async with work(spend):
+        job = await queue.add("j", {"ask": 10}, budgets=[name])
+        await until_parked(queue, 1)
+        await ledger.update_budget(name, Budget(max_total_tokens=10, on_exceeded="pause"))
+        assert await job.result(timeout=10) == 10
+
+    assert await used(ledger, name) == 10
