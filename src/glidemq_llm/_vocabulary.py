@@ -94,7 +94,8 @@ def prefetch(name: str = "o200k_base") -> None:
         packed = _packed(name)
         if packed is not None:
             _store(name, packed)
-    _loaded[name] = tiktoken.get_encoding(name)
+    folder = _find(name)  # not only the cache folder, which is the one place where tiktoken looks
+    _loaded[name] = _load_from(folder, name) if folder else tiktoken.get_encoding(name)
 
 
 def _load_from(folder: Path, name: str) -> Encoding:

@@ -20,6 +20,7 @@ PROSE = (
 def no_vocabulary(monkeypatch, tmp_path):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(vocabulary, "_loaded", {})
+    monkeypatch.setattr(vocabulary, "_package_folders", lambda _name: ())
     return tmp_path
 
 
