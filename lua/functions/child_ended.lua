@@ -1,7 +1,7 @@
 --- child_ended: a child of this parent has ended. The last one releases the parent; a failure may fail it.
 -- keys   1  root of the parent's queue
 -- args   1  map {parent: str, key: str, policy: "fail" | "ignore" | "collect", state: str, end: json str,
---           usage?: {"tokens:CATEGORY" | "costs:NAME": int}, repeat?: bool}
+--           error?: json str, usage?: {"tokens:CATEGORY" | "costs:NAME": int}, repeat?: bool}
 -- reply  1 noted, 0 noted before or the parent has ended or is gone
 -- error  ARG
 -- cost   O(log n)
@@ -12,6 +12,7 @@ local family = require('lib.family')
 local job = require('lib.job')
 local layout = require('lib.layout')
 local num = require('lib.num')
+local waits = require('lib.waits')
 
 --- A failed child under the policy "fail": the parent fails now, or when it comes to wait.
 local function fail_parent(root, id, record, text)
@@ -28,11 +29,12 @@ end
 
 --- Let a parent go on whose last child has ended.
 local function release(root, id, record)
-  if record.state ~= 'waiting_children' or num.of(record.pending, 0) > 0 then
+  local is_waiting = record.state == 'waiting_children' or waits.is_for_children(record)
+  if not is_waiting or num.of(record.pending, 0) > 0 then
     return
   end
   local tx = change.begin(root)
-  change.move(tx, id, 'waiting_children', job.waiting_index(record), record.place, {})
+  change.move(tx, id, record.state, job.waiting_index(record), record.place, {})
   change.note(tx, 'waiting', id)
   change.commit(tx)
 end
@@ -43,7 +45,7 @@ local function apply(root, id, record, child, is_repeat)
   if not child.fails then
     release(root, id, record)
   elseif is_new or is_repeat then
-    fail_parent(root, id, record, child.text)
+    fail_parent(root, id, record, child.error)
   end
   return is_new and 1 or 0
 end
@@ -53,10 +55,14 @@ local function child_ended(keys, args)
   local id, is_repeat = arg.text(map, 'parent'), map['repeat']
   local child = { key = arg.text(map, 'key'), text = arg.text(map, 'end'), usage = arg.amounts(map, 'usage') }
   local policy = arg.maybe_text(map, 'policy')
+  child.error = arg.maybe_text(map, 'error') or child.text
   child.fails = arg.text(map, 'state') ~= 'completed' and policy == 'fail'
   local record = job.read(root, id, ending.FIELDS)
   if is_repeat and record and record.state ~= 'waiting_children' then
     ending.sweep(root, 'waiting_children', id) -- where a call that broke off may have left it
+    if record.state ~= 'suspended' then
+      ending.sweep(root, 'suspended', id)
+    end
   end
   if not record or job.TERMINAL[record.state] then
     return 0

@@ -14,7 +14,7 @@ local RESET = {
   'attempt', 'stalled', 'lost', 'cancel_requested', 'result', 'error', 'reason', 'finished_at', 'started_at',
   'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'wait_key', 'wait_name',
   'wait_until', 'wait_reason', 'wait_since', 'hops', 'fallback_index', 'progress',
-  'update',
+  'update', 'waits',
 }
 local FRESH = { chunks = true, steps = true, mailbox = true }
 

@@ -12,10 +12,9 @@ local journal = require('lib.journal')
 local layout = require('lib.layout')
 local num = require('lib.num')
 local reply = require('lib.reply')
+local waits = require('lib.waits')
 
-local FIELDS = {
-  'state', 'removed', 'satellites', 'wait_key', 'wait_name', 'wait_until', 'place', 'stalled', 'lost',
-}
+local FIELDS = { 'state', 'removed', 'satellites', 'run', 'waits', 'pending', 'place', 'stalled', 'lost' }
 
 local function job_signal(keys, args)
   local root, map = keys[1], arg.map(args)
@@ -35,7 +34,7 @@ local function job_signal(keys, args)
   if stored == 0 and record.state ~= 'suspended' then
     redis.call('ZREM', layout.index(root, 'suspended'), id) -- where a call that broke off may have left it
   end
-  if record.state == 'suspended' and journal.settle_wait(root, id, record, num.now()) then
+  if record.state == 'suspended' and waits.settle(root, id, record, num.now()) then
     local tx = change.begin(root)
     change.move(tx, id, 'suspended', job.waiting_index(record), record.place, {})
     change.note(tx, 'waiting', id)

@@ -25,7 +25,7 @@ local function job_step(keys, args)
   local id, token, key = arg.text(map, 'id'), arg.text(map, 'token'), arg.text(map, 'key')
   check(map)
   local record = lease.hold(root, id, token, FIELDS)
-  if redis.call('HLEN', journal.key(root, id)) >= journal.MAX_STEPS and not journal.get(root, id, key) then
+  if journal.is_full(root, id, key) then
     reply.state(id, record.state, 'of fewer than ' .. journal.MAX_STEPS .. ' steps')
   end
   if map.started then

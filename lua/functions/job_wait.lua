@@ -3,15 +3,16 @@
 -- args   1  map {id, token, key: "signal:NAME#N" | "suspend:#N" | "sleep:#N", name?: str ("*": any signal),
 --           timeout_ms?: int, reason?: str}; a wait without a name is a sleep
 -- reply  [entry, ms left]: the entry as JSON, or "" while it goes on; ms left of the deadline, -1: none
--- error  ARG GONE STALE
+-- error  ARG GONE STALE STATE (too many steps)
 -- cost   O(mailbox)
 local arg = require('lib.arg')
 local journal = require('lib.journal')
-local layout = require('lib.layout')
 local lease = require('lib.lease')
 local num = require('lib.num')
+local reply = require('lib.reply')
+local waits = require('lib.waits')
 
-local FIELDS = { 'state', 'token', 'run', 'satellites', 'last_chunk' }
+local FIELDS = { 'state', 'token', 'run', 'satellites', 'last_chunk', 'waits' }
 local CENTURY_MS = 3153600000000
 
 --- The deadline of a wait: that of the first call, whatever later runs say.
@@ -33,13 +34,6 @@ local function over(root, id, record, map, until_)
   return late and journal.put(root, id, record, map.key, '{"slept":true}')
 end
 
---- Store what the job waits for. A commit point: a later run comes back to this wait before it writes anything.
-local function note(root, id, record, map, until_)
-  redis.call('HSET', layout.job(root, id), 'wait_key', map.key, 'wait_name', map.name or '',
-    'wait_until', until_ and num.text(until_) or '', 'wait_reason', map.reason or '', 'wait_since', num.now(),
-    'started_run', record.run, 'commit', record.last_chunk or '')
-end
-
 local function job_wait(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local id, token, key = arg.text(map, 'id'), arg.text(map, 'token'), arg.text(map, 'key')
@@ -51,12 +45,15 @@ local function job_wait(keys, args)
   if found then
     return { found, 0 }
   end
+  if journal.is_full(root, id, key) then
+    reply.state(id, record.state, 'of fewer than ' .. journal.MAX_STEPS .. ' steps')
+  end
   local until_ = deadline(root, id, record, key, timeout, now)
   found = over(root, id, record, map, until_)
   if found then
     return { found, 0 }
   end
-  note(root, id, record, map, until_)
+  waits.note(root, id, record, { key = key, name = map.name, until_ = until_, reason = map.reason })
   return { '', until_ and until_ - now or -1 }
 end
 

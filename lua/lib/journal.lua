@@ -28,6 +28,13 @@ local function own(root, id, record, name)
   end
 end
 
+--- Are there so many entries that no further one may begin? One that has begun may end.
+function journal.is_full(root, id, key)
+  local where = journal.key(root, id)
+  return redis.call('HLEN', where) >= journal.MAX_STEPS and redis.call('HEXISTS', where, key) == 0
+    and redis.call('HEXISTS', where, '?' .. key) == 0
+end
+
 --- Write an entry unless it is there; answers the entry that stands.
 function journal.put(root, id, record, key, entry)
   local where = journal.key(root, id)
@@ -97,18 +104,6 @@ function journal.deliver(root, id, record, signal, name, message)
   redis.call('HSET', key, 'm:' .. n, message, 'm:' .. n .. ':name', name, 'id:' .. signal, 1, 'n', n,
     'waiting', waiting == '' and n or waiting .. ',' .. n)
   return 1
-end
-
---- Try to end the wait that a job is in: by a message, or by its deadline. Answers true if it is over.
-function journal.settle_wait(root, id, record, now)
-  if journal.get(root, id, record.wait_key) or journal.consume(root, id, record, record.wait_key, record.wait_name) then
-    return true
-  end
-  if record.wait_until and record.wait_until ~= '' and tonumber(record.wait_until) <= now then
-    journal.put(root, id, record, record.wait_key, '{"timeout":true}')
-    return true
-  end
-  return false
 end
 
 return journal

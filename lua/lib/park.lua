@@ -2,9 +2,9 @@
 local change = require('lib.change')
 local ending = require('lib.ending')
 local job = require('lib.job')
-local journal = require('lib.journal')
 local layout = require('lib.layout')
 local num = require('lib.num')
+local waits = require('lib.waits')
 
 local park = {}
 
@@ -51,15 +51,18 @@ function park.delayed(tx, id, record, line, fields)
   park.put_back(tx, id, record, extra.delay_ms, extra.why, fields)
 end
 
---- Suspended until its signal or its deadline; straight back to the line if one of them came first.
-function park.suspended(tx, id, record, _, fields)
+--- Suspended until a signal or a deadline; straight back to the line if one of them came first.
+function park.suspended(tx, id, record, line, fields)
+  if record.child_failed and string.find(record.waits or '', '\nchildren:') then
+    return park.waiting_children(tx, id, record, line, fields)
+  end
   commit_point(record, fields)
-  if not record.wait_key or journal.settle_wait(tx.root, id, record, tx.now) then
+  local is_over, earliest = waits.settle(tx.root, id, record, tx.now)
+  if is_over then
     change.move(tx, id, 'active', job.waiting_index(record), record.place, fields)
     return change.note(tx, 'waiting', id)
   end
-  local until_ = record.wait_until ~= '' and record.wait_until or FOREVER
-  change.move(tx, id, 'active', 'suspended', until_, fields)
+  change.move(tx, id, 'active', 'suspended', earliest or FOREVER, fields)
   change.note(tx, 'suspended', id)
 end
 

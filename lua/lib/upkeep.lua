@@ -4,10 +4,10 @@ local change = require('lib.change')
 local ending = require('lib.ending')
 local expiry = require('lib.expiry')
 local job = require('lib.job')
-local journal = require('lib.journal')
 local layout = require('lib.layout')
 local num = require('lib.num')
 local reclaim = require('lib.reclaim')
+local waits = require('lib.waits')
 
 local upkeep = {}
 
@@ -15,9 +15,7 @@ local PAUSE_MS = 2500 -- a longer silence (an idle worker calls every 2 s) means
 local TICK_MS = 200
 local BATCH = 100
 local WORKER_MS = 600000
-local WAIT_FIELDS = {
-  'state', 'place', 'stalled', 'lost', 'satellites', 'wait_key', 'wait_name', 'wait_until', 'removed',
-}
+local WAIT_FIELDS = { 'state', 'place', 'stalled', 'lost', 'satellites', 'run', 'waits', 'pending', 'removed' }
 
 --- Score of an index's first job, or nil.
 local function head(root, index)
@@ -43,8 +41,8 @@ local function release_due(root, index, now)
   for _, id in ipairs(ids) do
     local record = job.read(root, id, WAIT_FIELDS)
     if record and record.state == index then
-      if index == 'suspended' and record.wait_key then
-        journal.settle_wait(root, id, record, now)
+      if index == 'suspended' then
+        waits.settle(root, id, record, now)
       end
       change.move(tx, id, index, job.waiting_index(record), record.place, {})
       change.note(tx, 'waiting', id)

@@ -49,6 +49,7 @@ class Children:
             "add": [[place, dumps(wire, "child", limit=2 * 1_048_576)]],
         }
         standing = await self._host.client.call("child_expect", self._host.root, args)
+        self._host.relay.kick()  # the worker may take no turn for long, and the child wait for it
         return loads(standing[0])["id"]
 
     def _inherited(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,12 +60,12 @@ class Children:
         merged = dict.fromkeys([*given.get("budgets", ()), *own["budgets"]])
         return {**given, "budgets": list(merged), "ledger": own.get("ledger", "main")}
 
-    async def ended(self) -> dict[str, ChildEnd] | None:
-        """The endings of all children by key, or None while some have not ended."""
+    async def ended(self) -> tuple[int, dict[str, ChildEnd]]:
+        """How many children have not ended, and how the others have, by key."""
         pending, flat = await self._host.client.call(
             "job_children", self._host.root, {"id": self._run.id}
         )
-        return ends_of(flat) if pending <= 0 else None
+        return pending, ends_of(flat)
 
     def _label(self, name: str, key: str | None) -> str:
         """The child's key: the same for the same call of a handler that starts again."""

@@ -167,10 +167,17 @@ class Consumer:
         elif reply.more or (want and len(reply.runs) >= want):
             state.hungry = True
         state.schedule_poll(
-            _IDLE_POLL if reply.next_in is None else min(reply.next_in, _IDLE_POLL), self.wake
+            _IDLE_POLL if reply.next_in is None else min(reply.next_in, _IDLE_POLL), self._poll
         )
         self._fill()
         state.changed.set()
+
+    def _poll(self) -> None:
+        """Something is due, or a wake token was lost. A full worker takes no turn, but carries on what others wait for."""
+        if self._want() == 0:
+            self._relay.kick()
+            self._state.schedule_poll(_IDLE_POLL, self._poll)
+        self.wake()
 
     def _receive(self, run: Run) -> None:
         stale = self.runs.get(run.id)

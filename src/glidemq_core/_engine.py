@@ -60,6 +60,7 @@ class WorkerHost:
         self.name = settings.turn.worker
         self.writer = ChunkWriter(client, self.root)
         self.ledger = Ledgers(client, self.root)
+        self.relay = Relay(client, self.root)
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -83,7 +84,7 @@ class Engine:
         self._blocking = BlockingClient(target)
         executor = Executor(handlers, backoffs, self._host)
         turns = Turns(client, self._host.root, settings.turn)
-        self._relay = Relay(client, self._host.root)
+        self._relay = self._host.relay
         self._consumer = Consumer(
             turns, executor, self._host.writer, self._relay, settings.concurrency
         )

@@ -66,7 +66,7 @@ class Executor:
             if run.gate is not None:
                 await _close(run.gate)
             run.let_go()
-        if run.park is not None:
+        if run.parks and run.stop_reason in (None, "parked"):
             return self._raised(run, None)
         if run.stop_reason is not None and run.stop_reason != "shutdown":
             return self._stopped(run) or outcomes.of_result(value, run.claim.attempt)
@@ -87,12 +87,15 @@ class Executor:
 
     def _raised(self, run: Run, error: BaseException | None) -> Outcome:
         """The outcome of a handler that raised, or went on (None) although it had asked to be parked."""
-        if run.park is not None:
+        # What ran beside a wait may fail, and a TaskGroup puts that before its own cancellation.
+        if run.parks and run.stop_reason in (None, "parked") and (not error or not run.had_company):
             did = "returned" if error is None else "raised"
             ignored = ParkIgnored(f"the handler {did} although it had asked to be parked")
             ignored.__cause__ = error
             return self._failed(run, ignored)
         assert error is not None
+        if run.stop_reason == "parked":
+            return self._failed(run, error)
         return self._stopped(run) or self._failed(run, error)
 
     async def _load_journal(self, run: Run) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from ._chunk_writer import ChunkWriter
 from ._client import Client
 from ._ledger import LedgerClient
+from ._relay import Relay
 
 
 class Host(Protocol):
@@ -35,6 +36,11 @@ class Host(Protocol):
     @property
     def writer(self) -> ChunkWriter:
         """The one writer of its streams."""
+        ...
+
+    @property
+    def relay(self) -> Relay:
+        """What empties the queue's outbox."""
         ...
 
     def ledger(self, name: str) -> LedgerClient:

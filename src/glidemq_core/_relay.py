@@ -29,9 +29,11 @@ class Relay:
         self._client = client
         self._root = root
         self._task: asyncio.Task[None] | None = None
+        self._is_kicked = False
 
     def kick(self) -> None:
         """There are entries."""
+        self._is_kicked = True
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -42,7 +44,7 @@ class Relay:
 
     async def _run(self) -> None:
         try:
-            while entries := await self._client.call("outbox_read", self._root, {"limit": _LIMIT}):
+            while entries := await self._read():
                 for _, flat in entries:
                     await self._relay(
                         {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
@@ -53,11 +55,22 @@ class Relay:
             # The entries stay in the outbox; the next turn of some worker tells of them again.
             logger.warning("the outbox of %s waits: %s", self._root, error)
 
+    async def _read(self) -> list[Any]:
+        """The next entries; empty only if none came up meanwhile."""
+        entries: list[Any] = []
+        while not entries and self._is_kicked:
+            self._is_kicked = False
+            entries = await self._client.call("outbox_read", self._root, {"limit": _LIMIT})
+        self._is_kicked = self._is_kicked or bool(entries)
+        return entries
+
     async def _relay(self, entry: dict[str, str]) -> None:
         kind = entry["kind"]
         if kind == "child":
-            for parent in cast("list[dict[str, str]]", loads(entry["parents"])):
-                await self._child_ended(parent, entry)
+            parents = cast("list[dict[str, str]]", loads(entry["parents"]))
+            for i, parent in enumerate(parents):
+                # In a graph a node is counted on one way only, or the last one's sum would hold it twice.
+                await self._child_ended(parent, entry, counts=i == 0)
         elif kind == "add":
             job = cast("dict[str, Any]", loads(entry["job"]))
             args: dict[str, object] = {
@@ -104,11 +117,13 @@ class Relay:
         }
         await self._client.call("job_add", _keys.root_of(entry["queue"]), args)
 
-    async def _child_ended(self, parent: dict[str, str], entry: dict[str, str]) -> None:
+    async def _child_ended(
+        self, parent: dict[str, str], entry: dict[str, str], *, counts: bool
+    ) -> None:
         end = {name: entry[name] for name in ("state", "reason") if name in entry}
         texts = [f'"{name}":{entry[name]}' for name in ("result", "error") if entry.get(name)]
         head = ",".join(f'"{name}":"{value}"' for name, value in end.items())
-        usage = cast("dict[str, str]", loads(entry["usage"])) if "usage" in entry else {}
+        usage = cast("dict[str, str]", loads(entry["usage"])) if counts and "usage" in entry else {}
         args: dict[str, object] = {
             "parent": parent["id"],
             "key": parent["key"],
@@ -117,4 +132,14 @@ class Relay:
             "end": "{" + ",".join([head, *texts]) + "}",
             "usage": {name: int(amount) for name, amount in usage.items()},
         }
+        if entry["state"] != "completed":
+            args["error"] = _error_of_child(parent["key"], entry)
         await self._client.call("child_ended", _keys.root_of(parent["queue"]), args)
+
+
+def _error_of_child(key: str, entry: dict[str, str]) -> str:
+    """A child's end as the error of a parent that it fails."""
+    error = cast("dict[str, Any]", loads(entry["error"])) if entry.get("error") else {}
+    why = error.get("message") or entry.get("reason", "")
+    error["message"] = f"child {key!r} ({entry['id']}) ended as {entry['state']}: {why}"
+    return dumps(error, "error")

@@ -10,7 +10,7 @@ import msgspec
 
 from ._codec import loads
 from ._journal import Journal
-from .outcome import Outcome
+from .outcome import Outcome, joint
 
 if TYPE_CHECKING:
     from ._gate import Gate
@@ -50,6 +50,7 @@ class Run:
         "data",
         "fence_at",
         "gate",
+        "had_company",
         "id",
         "in_flight",
         "is_in_handler",
@@ -58,8 +59,8 @@ class Run:
         "on_stop",
         "open_waits",
         "options",
-        "park",
         "parked",
+        "parks",
         "seq",
         "started_at",
         "stop_reason",
@@ -98,7 +99,9 @@ class Run:
         self.busy = 0
         self.can_park = True
         self.gate: Gate | None = None
-        self.park: Outcome | None = None
+        self.parks: list[Outcome] = []
+        # Was anything in flight when it asked to be parked? Then its error may be that of a sibling.
+        self.had_company = False
         self.on_stop: Callable[[Run], None] | None = None
         self.parked: list[asyncio.Future[None]] = []
 
@@ -120,9 +123,19 @@ class Run:
         if self.is_in_handler and self.task is not None:
             self.task.cancel()
 
+    @property
+    def park(self) -> Outcome | None:
+        """What becomes of the job if the run is ended for its parks: the one that ends first by any of them."""
+        return joint(self.parks)
+
     def park_if_idle(self) -> None:
         """End the run for its park, once no step and no model call is in flight."""
-        if self.park is not None and self.busy == 0:
+        if self.parks and self.busy == 0:
+            # Not at once: whoever has just finished something may go on to the call that it was for.
+            asyncio.get_running_loop().call_soon(self._park)
+
+    def _park(self) -> None:
+        if self.parks and self.busy == 0 and self.stop_reason is None:
             self.stop("parked")
 
     def let_go(self) -> None:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
-from .errors import LeaseLost
+from .errors import LeaseLost, UnrecoverableError
 
 T = TypeVar("T")
 
 # A future can't hold the first; the others would end the worker, while in a thread they end the thread.
 _NOT_CARRIED: Final = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
+_ASYNC_ONLY: Final = frozenset(
+    {"step", "sleep", "wait_for_signal", "suspend", "wait_for_children", "llm_call"}
+)
 
 
 class RunStopped(BaseException):
@@ -32,8 +36,17 @@ class ThreadJob:
         self._loop = loop
 
     def __getattr__(self, name: str) -> Any:
-        """The facts of the job: id, name, data, attempt, run, cancelled, ..."""
-        return getattr(self._job, name)
+        """The facts of the job: id, name, data, attempt, run, cancelled, ...; and its other methods, blocking.
+
+        Raises:
+            UnrecoverableError: Steps and waits are for async handlers: a thread can't be ended to be parked.
+        """
+        if name in _ASYNC_ONLY:
+            raise UnrecoverableError(f"job.{name} needs an async handler: a thread can't be parked")
+        found = getattr(self._job, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+        return lambda *args, **more: self._do(found(*args, **more))
 
     def stream_chunk(self, type: str, content: str = "", **fields: object) -> None:
         """See RunningJob.stream_chunk."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast
 
 from . import _codec
 from ._journal import NO_INPUTS, Journal, input_hash
@@ -22,15 +22,18 @@ from .errors import (
     StepChanged,
     UnrecoverableError,
 )
-from .outcome import Delayed, Outcome
+from .outcome import Delayed, Outcome, WaitingChildren
 from .outcome import Suspended as SuspendedOutcome
 from .signals import Signal, signal_of
 
 if TYPE_CHECKING:
     from ._host import Host
     from ._run import Run
+    from .flow import ChildEnd
 
 T = TypeVar("T")
+
+_ENTRY_BYTES: Final = 262_144
 
 OnChange = Literal["raise", "rerun", "keep"]
 OnBegun = Literal["retry", "fail"]
@@ -110,7 +113,7 @@ class Waiting:
         result = function(*args)
         if inspect.isawaitable(result):
             result = await result
-        text = _codec.dumps({"hash": hash_, "result": result}, f"step {name!r}", limit=262_144)
+        text = _codec.dumps({"hash": hash_, "result": result}, f"step {name!r}", limit=_ENTRY_BYTES)
         await self._host.writer.drain(self._run)
         return self.journal.keep(key, await self._write(key, entry=text))["result"]
 
@@ -121,6 +124,30 @@ class Waiting:
         entry, left = await self._begin_wait(key, timeout=wait, name=None, reason="sleep")
         if entry is None:
             await self.park(Delayed("sleep", left or 0.0))
+
+    async def children(
+        self, ask: Callable[[], Awaitable[tuple[int, dict[str, ChildEnd]]]]
+    ) -> dict[str, ChildEnd]:
+        """Wait until all children have ended; later runs get the endings of the same ones.
+
+        Args:
+            ask: Answers how many have not ended, and the endings of the others by key.
+        """
+        key = self.journal.next_key("children", "")
+        entry = self.journal.find(key)
+        pending, ends = await ask()
+        if entry is not None:
+            self.journal.read(key)
+            names = ends if entry["keys"] is None else entry["keys"]
+            return {name: ends[name] for name in names if name in ends}
+        if pending > 0:
+            await self._begin_wait(key, timeout=None, name=None, reason="children")
+            await self.park(WaitingChildren())
+        text = _codec.dumps({"keys": sorted(ends)}, "keys of children")
+        if len(text) > _ENTRY_BYTES:  # thousands: they hardly come in several rounds
+            text = '{"keys":null}'
+        self.journal.keep(key, await self._write(key, entry=text))
+        return ends
 
     async def signal(
         self, kind: str, name: str, *, timeout: float | None, reason: str, job_id: str
@@ -146,7 +173,19 @@ class Waiting:
         if entry is not None:
             self.journal.read(key)
             return entry, None
-        await self._stop_if_parked()
+        if self._run.stop_reason is not None:
+            await self._forever()
+        # Of waits that begin together, all are on the server before the run ends: each of them may end the park.
+        self._run.busy += 1
+        try:
+            return await self._ask_wait(key, timeout=timeout, name=name, reason=reason)
+        finally:
+            self._run.busy -= 1
+            self._run.park_if_idle()
+
+    async def _ask_wait(
+        self, key: str, *, timeout: float | None, name: str | None, reason: str
+    ) -> tuple[Any, float | None]:
         await self._host.writer.drain(self._run)
         args: dict[str, object] = {
             "id": self._run.id,
@@ -181,14 +220,24 @@ class Waiting:
             raise LeaseLost(self._run.id, worker=self._host.name) from error
 
     async def park(self, outcome: Outcome) -> NoReturn:
-        """End the run as soon as nothing is in flight; never returns."""
-        self._run.park = outcome
-        self._run.park_if_idle()
-        await self._forever()
+        """End the run as soon as nothing is in flight; never returns.
+
+        Cancelled by the handler itself before the run has ended, the park is withdrawn.
+        """
+        run = self._run
+        run.parks.append(outcome)
+        run.had_company = run.had_company or run.busy > 0
+        run.park_if_idle()
+        try:
+            await self._forever()
+        except asyncio.CancelledError:
+            if run.stop_reason is None:
+                run.parks.remove(outcome)
+            raise
 
     async def _stop_if_parked(self) -> None:
         """What begins after a park was registered waits for the next run."""
-        if self._run.park is not None:
+        if self._run.parks:
             await self._forever()
 
     async def _forever(self) -> NoReturn:

@@ -5,8 +5,9 @@ No server access here. `lua/lib/outcome.lua` applies each of these.
 
 from __future__ import annotations
 
+import math
 import traceback as tracebacks
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -101,6 +102,25 @@ Outcome: TypeAlias = (
     | Released
     | Dropped
 )
+
+
+def joint(parks: Sequence[Outcome]) -> Outcome | None:
+    """One outcome for all the parks of a run, so that whichever of them ends first ends it; None if there is none.
+
+    A park for room comes back by itself and then asks for the others again. Waits of different kinds are all known to
+    the server: as a suspension any of them wakes the job.
+    """
+    delayed = [park for park in parks if isinstance(park, Delayed)]
+    for_room = [park for park in delayed if park.why != "sleep"]
+    if for_room:
+        return min(for_room, key=_soonest)
+    if len(delayed) == len(parks):
+        return min(delayed, key=_soonest, default=None)
+    return parks[0] if all(type(park) is type(parks[0]) for park in parks) else Suspended()
+
+
+def _soonest(park: Delayed) -> float:
+    return math.inf if park.delay is None else park.delay
 
 
 def of_result(value: object, attempt: int) -> Outcome:

@@ -648,6 +648,7 @@ _VOLATILE = {
     "wait_since",
     "commit",
     "wait_until",
+    "waits",
 }
 
 
