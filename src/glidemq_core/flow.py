@@ -67,7 +67,7 @@ class ChildEnd:
 
     Attributes:
         key: Its name for the parent. `id`, `queue`: the child.
-        state: "completed", "failed" or "cancelled".
+        state: "completed", "failed", "cancelled", or "removed" if it was removed before it had ended.
     """
 
     key: str
