@@ -264,6 +264,8 @@ class Hub:
     async def _read_endings(self, ids: list[str]) -> None:
         if not ids:
             return
+        # Who asks while the call is on its way may do so after a retry: what comes back is too old for that.
+        asked = {job_id: list(self._endings.get(job_id, [])) for job_id in ids}
         rows = cast(
             "list[list[bytes]]", await self._client.call("job_ends", self._root, {"ids": ids})
         )
@@ -271,7 +273,7 @@ class Hub:
             if not row[0]:
                 continue
             ending = _ending_of([part.decode() for part in row])
-            for future in self._endings.get(job_id, []):
+            for future in asked[job_id]:
                 if not future.done():
                     future.set_result(ending)
 
