@@ -121,6 +121,7 @@ class BudgetState:
         window_start, window_end: Of the present window; None for a budget without windows.
         waiting: How many parked jobs wait for it.
         generation: Counts how often room came up for waiting jobs.
+        token_weights: As in Budget.
     """
 
     id: str
@@ -133,6 +134,25 @@ class BudgetState:
     window_end: datetime | None
     waiting: int
     generation: int
+    token_weights: Mapping[str, float] = field(default_factory=_no_weights)
+
+    def as_budget(self) -> Budget:
+        """The caps, weights and rules it has, to be changed (`dataclasses.replace`) and given to `update_budget`."""
+        limits = {name: cap.limit for name, cap in self.caps.items() if cap.limit is not None}
+        total, cost = limits.pop("total_tokens", None), limits.pop("cost.total", None)
+        tokens = {name[7:]: int(cap) for name, cap in limits.items() if name.startswith("tokens.")}
+        costs = {name[5:]: Decimal(cap) for name, cap in limits.items() if name.startswith("cost.")}
+        return Budget(
+            max_total_tokens=None if total is None else int(total),
+            max_tokens=tokens,
+            token_weights=self.token_weights,
+            max_total_cost=cost,
+            max_costs=costs,
+            cost_unit=self.cost_unit,
+            on_exceeded=self.on_exceeded,
+            window=self.window,
+            time_zone=self.time_zone,
+        )
 
     @property
     def used(self) -> dict[str, Amount]:
@@ -250,6 +270,9 @@ def state_of(
         window_end=instant(spec["stop"]),
         waiting=waiting,
         generation=spend["generation"],
+        token_weights={
+            name: weight / THOUSAND for name, weight in sums_of(spec["weights"]).items()
+        },
     )
 
 

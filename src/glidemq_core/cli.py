@@ -18,13 +18,13 @@ from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import Queue, Worker
+from . import Ledger, Queue, Worker
 from .errors import GlideMQError
 from .job import State
 
@@ -33,11 +33,15 @@ Result = TypeVar("Result")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Jobs on Valkey.")
 server_app = typer.Typer(no_args_is_help=True, help="The embedded server of a folder.")
 app.add_typer(server_app, name="server")
+budget_app = typer.Typer(no_args_is_help=True, help="What may be spent, and what has been.")
+app.add_typer(budget_app, name="budget")
 
 QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
 JobId = Annotated[str, typer.Argument(metavar="ID")]
 Url = Annotated[str | None, typer.Option("--url", envvar="GLIDEMQ_URL", help="valkey://host:port")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BudgetId = Annotated[str, typer.Argument(metavar="BUDGET")]
+LedgerName = Annotated[str, typer.Option("--ledger", help="The name of its ledger.")]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="The server's folder; default: the nearest .glidemq.")
 ]
@@ -261,6 +265,70 @@ def worker(
     asyncio.run(Worker(queue, _imported(handler), connection=url, concurrency=concurrency).run())
 
 
+# -- budgets ----------------------------------------------------------------
+
+
+@app.command()
+def audit(budget: BudgetId, ledger: LedgerName = "main", url: Url = None) -> None:
+    """Recompute a budget from its entries and print what does not agree (nothing: exit code 0)."""
+    found = _on_ledger(ledger, url, lambda opened: opened.audit(budget))
+    for problem in found.problems:
+        print(problem)
+    if found.problems:
+        raise typer.Exit(1)
+    print(f"{found.entries} entries and {found.open_calls} open calls agree")
+
+
+@budget_app.command("show")
+def budget_show(
+    budget: BudgetId, ledger: LedgerName = "main", url: Url = None, as_json: AsJson = False
+) -> None:
+    """Print a budget's caps, and how far they are used up."""
+    state = _on_ledger(ledger, url, lambda opened: opened.budget(budget))
+    if state is None:
+        _fail(f"no budget {budget!r} in ledger {ledger!r}")
+    if as_json:
+        _print_json(state)
+        return
+    table = Table("cap", "limit", "used", "reserved", "unverified")
+    for name, cap in state.caps.items():
+        limit = "" if cap.limit is None else f"{cap.limit:,f}"
+        parts = (cap.used, cap.reserved, cap.unverified)
+        table.add_row(name, limit, *(f"{part:,f}" if part else "0" for part in parts))
+    Console().print(table)
+    end = f", until {state.window_end:%Y-%m-%d %H:%M %Z}" if state.window_end else ""
+    print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")
+
+
+@budget_app.command("raise")
+def budget_raise(
+    budget: BudgetId,
+    *,
+    tokens: Annotated[int | None, typer.Option(help="The new cap on total tokens.")] = None,
+    cost: Annotated[str | None, typer.Option(help="The new cap on total cost.")] = None,
+    ledger: LedgerName = "main",
+    url: Url = None,
+) -> None:
+    """Give a budget new caps; those that are not named stay. Jobs that wait for room go on."""
+    if tokens is None and cost is None:
+        raise typer.BadParameter("give --tokens or --cost")
+
+    async def use(opened: Ledger) -> bool:
+        state = await opened.budget(budget)
+        if state is None:
+            return False
+        new = state.as_budget()
+        if tokens is not None:
+            new = dataclasses.replace(new, max_total_tokens=tokens)
+        if cost is not None:
+            new = dataclasses.replace(new, max_total_cost=cost)
+        await opened.update_budget(budget, new)
+        return True
+
+    if not _on_ledger(ledger, url, use):
+        _fail(f"no budget {budget!r} in ledger {ledger!r}")
+
+
 # -- the embedded server ----------------------------------------------------
 
 
@@ -316,6 +384,14 @@ def _on(name: str, url: str | None, use: Callable[[Queue], Awaitable[Result]]) -
     return asyncio.run(run())
 
 
+def _on_ledger(name: str, url: str | None, use: Callable[[Ledger], Awaitable[Result]]) -> Result:
+    async def run() -> Result:
+        async with Ledger(name, connection=url) as ledger:
+            return await use(ledger)
+
+    return asyncio.run(run())
+
+
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
@@ -348,7 +424,7 @@ def _text(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"glidemq: {message}", file=sys.stderr)
     raise typer.Exit(1)
 

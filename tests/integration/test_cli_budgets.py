@@ -1,0 +1,80 @@
+"""The command line's view of budgets."""
+
+import dataclasses
+import json
+from decimal import Decimal
+
+from glidemq_core import Budget, Ledger
+from tests.harness.servers import ValkeyServer
+from tests.integration.test_cli import glidemq
+
+BUDGET = Budget(
+    max_total_tokens=100,
+    max_tokens={"output": 50},
+    token_weights={"input": 0.5},
+    max_total_cost="1.5",
+    max_costs={"search": "0.2"},
+    cost_unit="eur",
+    on_exceeded="pause",
+    window="month",
+    time_zone="Europe/Berlin",
+)
+
+
+async def test_shown_budget_has_its_caps_and_what_is_used(url):
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("b", BUDGET)
+        held = await ledger.reserve("c/1/1", tokens={"input": 10}, budgets=["b"])
+        await held.settle(tokens={"input": 8}, costs={"total": "0.000000001"})
+
+    shown = json.loads(glidemq(url, "budget", "show", "b", "--json").stdout)
+    table = glidemq(url, "budget", "show", "b").stdout
+
+    assert shown["caps"]["tokens.input"]["used"] == 8
+    assert Decimal(shown["caps"]["cost.total"]["used"]) == Decimal("1e-9")
+    assert "0.000000001" in table
+    assert "on_exceeded: pause, waiting jobs: 0, until" in table
+
+
+async def test_raised_budget_keeps_what_was_not_named(url):
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("b", BUDGET)
+
+        done = glidemq(url, "budget", "raise", "b", "--tokens", "200", "--cost", "2.5")
+
+        state = await ledger.budget("b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state is not None
+    expected = dataclasses.replace(BUDGET, max_total_tokens=200, max_total_cost=Decimal("2.5"))
+    assert state.as_budget().caps() == expected.caps()
+    rules = ("token_weights", "cost_unit", "on_exceeded", "window", "time_zone")
+    assert all(getattr(state.as_budget(), name) == getattr(expected, name) for name in rules)
+
+
+async def test_audit_tells_of_a_sum_that_was_tampered_with(url, server: ValkeyServer):
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("b", Budget(max_total_tokens=100))
+        await ledger.settle("c/1/1", tokens={"input": 8}, budgets=["b"])
+    sound = glidemq(url, "audit", "b")
+
+    entries = "glidemq:{ledger:main}:entries:b"
+    forged = "kind settle call c/1/2 window 0 d:tokens.input 5 a:tokens.input 99".split()
+    server.cmd("XADD", entries, "*", *forged, "note", "")
+    wrong = glidemq(url, "audit", "b")
+
+    assert (sound.returncode, sound.stdout) == (0, "2 entries and 0 open calls agree\n")
+    assert wrong.returncode == 1
+    assert "tokens.input" in wrong.stdout
+
+
+def test_unknown_budget_is_one_line_and_exit_code_1(url):
+    for command in (
+        ["audit", "nobody"],
+        ["budget", "show", "nobody"],
+        ["budget", "raise", "nobody", "--tokens", "1"],
+    ):
+        done = glidemq(url, *command)
+
+        assert done.returncode == 1
+        assert "no budget" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
