@@ -12,6 +12,7 @@ import bisect
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from . import outcome as outcomes
@@ -321,11 +322,19 @@ class _State:
         self.report_timer: asyncio.TimerHandle | None = None
         self._poll: asyncio.TimerHandle | None = None
 
-    def schedule_poll(self, wait: float, wake: object) -> None:
+    def schedule_poll(self, wait: float, wake: Callable[[], None]) -> None:
         """Look again after `wait` seconds at the latest: something is due, or a wake token was lost."""
+        loop = asyncio.get_running_loop()
+        # Replies may overtake each other: one that knows of nothing due must not put off what an other one knows.
+        if self._poll is not None and self._poll.when() <= loop.time() + wait:
+            return
         if self._poll is not None:
             self._poll.cancel()
-        self._poll = asyncio.get_running_loop().call_later(wait, wake)  # pyright: ignore[reportArgumentType]
+        self._poll = loop.call_later(wait, self._fire, wake)
+
+    def _fire(self, wake: Callable[[], None]) -> None:
+        self._poll = None
+        wake()
 
     def close(self) -> None:
         for timer in (self.hand_back_timer, self.report_timer, self._poll):
