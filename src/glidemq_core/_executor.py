@@ -15,11 +15,20 @@ from ._journal import Journal
 from ._run import Run
 from ._threads import RunStopped, run_in_thread
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] the one place that sets it
-from .errors import GlideMQError, InvalidOption, JobTimeout, ParkIgnored, UnrecoverableError
+from .errors import (
+    ConnectionLost,
+    GlideMQError,
+    InvalidOption,
+    JobTimeout,
+    ParkIgnored,
+    UnrecoverableError,
+)
 from .outcome import Outcome
 from .retry import BackoffFunction
 
 logger = logging.getLogger(__name__)
+
+_RECONNECT: Final = 1.0
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object]] | Callable[[Any], object]
 Handlers: TypeAlias = Handler | Mapping[str, Handler]
@@ -87,6 +96,10 @@ class Executor:
 
     def _raised(self, run: Run, error: BaseException | None) -> Outcome:
         """The outcome of a handler that raised, or went on (None) although it had asked to be parked."""
+        if isinstance(error, ConnectionLost) and not run.is_in_handler:
+            return outcomes.Delayed(
+                "connection", _RECONNECT
+            )  # it has not begun: no attempt is used
         # What ran beside a wait may fail, and a TaskGroup puts that before its own cancellation.
         if run.parks and run.stop_reason in (None, "parked") and (not error or not run.had_company):
             did = "returned" if error is None else "raised"
