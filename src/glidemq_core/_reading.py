@@ -50,8 +50,9 @@ class QueueReader:
 
         Args:
             after: The id of the last chunk seen, to go on from there. Default: from the beginning.
+            latest: Leave out what was superseded before it could be delivered: text of attempts that failed.
         """
-        return JobStream(self._hub, _keys.check_name(id, "id"), _place(after))
+        return JobStream(self._hub, _keys.check_name(id, "id"), _place(after), latest=latest)
 
     async def read_stream(
         self, id: str, *, after: str | None = None, limit: int = 100, block: Seconds | None = None
