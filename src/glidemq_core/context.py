@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from . import _codec, _keys
 from ._children import Children
@@ -180,9 +180,10 @@ class RunningJob(PaidCalls):
         """
         wait = seconds(delay, "delay")
         if next_step is not None:
-            if not isinstance(self.data, dict):
+            data: object = self.data
+            if not isinstance(data, dict):
                 raise InvalidOption("next_step", next_step, "needs data that is a mapping")
-            await self.update_data({**self.data, "step": next_step})
+            await self.update_data({**cast("dict[str, object]", data), "step": next_step})
         await self._waiting.park(Delayed("delay", wait))
 
     async def wait_for_signal(
