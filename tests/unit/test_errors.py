@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+
+from glidemq_core import errors
+
+EXAMPLES = [
+    errors.InvalidOption("delay", -1, "not positive"),
+    errors.PayloadTooLarge("data", size=5, limit=4),
+    errors.ConnectionLost("gone", outcome="unknown", id="a"),
+    errors.ServerError("no", code="WRONGTYPE"),
+    errors.JobNotFound("a", queue="q"),
+    errors.WrongState("a", state="active", wanted="waiting"),
+    errors.JobFailed("a", reason="error", error_class="ValueError", error_message="no", attempt=2),
+    errors.LeaseLost("a", worker="w"),
+    errors.StepChanged("s", stored="1", given="2"),
+    errors.JobTimeout("a", limit=1.5, kind="idle_timeout"),
+    errors.SignalTimeout("a", name="x"),
+    errors.BudgetExceeded("b", cap="c", limit=5, used=1, reserved=2, asked=3),
+    errors.Throttled("x", retry_after=1.5),
+    errors.StreamGap("a", after="1-1", first="2-1"),
+]
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
+
+
+def test_every_error_is_in_the_tree_at_the_head_of_the_file():
+    tree = errors.__doc__ or ""
+    classes = [
+        cls
+        for _, cls in inspect.getmembers(errors, inspect.isclass)
+        if cls.__module__ == errors.__name__
+    ]
+
+    assert all(issubclass(cls, errors.GlideMQError) for cls in classes)
+    assert [cls.__name__ for cls in classes if cls.__name__ not in tree] == []
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=_name)
+def test_errors_travel_between_processes(error: Exception):
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+def test_long_values_are_shortened():
+    error = errors.InvalidOption("data", "x" * 10_000, "too long")
+
+    assert len(str(error)) < 150
+    assert len(error.value) == 10_000  # type: ignore[arg-type]
