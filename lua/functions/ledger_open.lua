@@ -6,7 +6,7 @@
 -- reply  packed [verdict, outbox entries as in ledger_settle]: "made", "updated", "kept" (it was there, unchanged),
 --        "missing" (nothing there to update)
 -- error  ARG
--- cost   O(caps + waiters woken); at most 256
+-- cost   O(caps + waiters woken); at most 1,000
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local ledger = require('lib.ledger')

@@ -7,7 +7,7 @@
 --        "settled"; "late" (it had lapsed, and counts all the same); "already"; "booked" (nobody had reserved it);
 --        "refused" (older than a day: logged, not added); "renew", [], now, [[budget, window, zone]] (see ledger_turn)
 -- error  ARG
--- cost   O(budgets + limiters + waiters woken); at most 16, 16, 256
+-- cost   O(budgets + limiters + waiters woken); at most 16, 16, 1,000
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')

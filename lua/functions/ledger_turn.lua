@@ -4,7 +4,7 @@
 -- reply  packed [verdict, outbox entries as in ledger_settle]: "turned", "kept" (it is in this window, or a later
 --        one), "early" (the window doesn't contain the server's now), "missing"
 -- error  ARG
--- cost   O(waiters woken); at most 256
+-- cost   O(waiters woken); at most 1,000
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local ledger = require('lib.ledger')

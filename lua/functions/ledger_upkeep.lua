@@ -3,9 +3,9 @@
 -- keys   1  root of the ledger
 -- args   1  map {ack?: [outbox entry ids that were relayed]}
 -- reply  packed [now, 1 if there is more, windows to turn [[budget, window, zone]], outbox entries as in
---        ledger_settle: those nobody has relayed for half a second, the oldest first]
+--        ledger_settle: those nobody has relayed for half a second, then those of this round]
 -- error  ARG
--- cost   at most 64 calls, 4 budgets with 256 waiters each, 64 entries
+-- cost   at most 64 calls, 4 budgets with 1,000 waiters each, 64 entries
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
@@ -35,19 +35,24 @@ local function due_windows(root, now)
   return found
 end
 
---- Look again at the budgets with waiters that were looked at the longest ago; answers how many entries were written.
-local function wake_parked(root, now)
-  local parked, count = ledger.key(root, 'parked'), 0
+local function append(list, more)
+  for _, item in ipairs(more) do
+    list[#list + 1] = item
+  end
+end
+
+--- Look again at the budgets with waiters that were looked at the longest ago; adds the entries written to `sent`.
+local function wake_parked(root, now, sent)
+  local parked = ledger.key(root, 'parked')
   for _, id in ipairs(redis.call('ZRANGE', parked, 0, MAX_BUDGETS - 1)) do
     local spec = budget.specs(root, { id })[1]
     if not spec or redis.call('ZCARD', ledger.key(root, 'waiters', id)) == 0 then
       redis.call('ZREM', parked, id)
     else
       redis.call('ZADD', parked, now, id)
-      count = count + #wake.one(root, now, id, spec, budget.spends(root, { id }, { spec.start })[1])
+      append(sent, wake.one(root, now, id, spec, budget.spends(root, { id }, { spec.start })[1]))
     end
   end
-  return count
 end
 
 local function outbox(root, now)
@@ -66,11 +71,11 @@ local function ledger_upkeep(keys, args)
   if #acks > 0 then
     redis.call('XDEL', ledger.key(root, 'outbox'), unpack(acks))
   end
-  local freed, lapsed = calls.lapse_overdue(root, now, MAX)
-  wake.all(root, now, freed)
-  wake_parked(root, now)
   local entries = outbox(root, now)
-  local more = (lapsed == MAX or #entries == MAX) and 1 or 0
+  local freed, lapsed = calls.lapse_overdue(root, now, MAX)
+  append(entries, wake.all(root, now, freed))
+  wake_parked(root, now, entries)
+  local more = (lapsed == MAX or #entries >= MAX) and 1 or 0
   return cmsgpack.pack({ now, more, due_windows(root, now), entries })
 end
 

@@ -8,7 +8,8 @@ local waiters = require('lib.ledger_waiters')
 
 local wake = {}
 
-local MAX_WAKES = 256
+local MAX_WAKES = 1000 -- on their way at one time
+local MAX_JOBS = 250 -- of an entry: what job_unpark takes
 local EXPECTED_MS = 5000
 local MAX_OUTBOX = 100000
 
@@ -39,10 +40,10 @@ end
 
 local function choose(root, now, id, spec, spend)
   local members, expected = waiters.heads(root, now, id, MAX_WAKES)
-  local room, chosen = room_of(root, id, spec, spend, expected), {}
+  local room, chosen, most = room_of(root, id, spec, spend, expected), {}, MAX_WAKES - #expected
   for i, amounts in ipairs(waiters.amounts(root, id, members)) do
     local answer = fits(spec, room, amounts)
-    if answer == 'no' then
+    if answer == 'no' or #chosen >= most then
       break
     elseif answer == 'yes' then
       for name in pairs(room) do
@@ -54,19 +55,28 @@ local function choose(root, now, id, spec, spend)
   return chosen
 end
 
---- Leave the unparks of the chosen, one entry per queue, and expect them.
+--- Leave the unparks of the chosen, an entry per queue and so many jobs, and expect them.
 local function send(root, now, id, generation, chosen)
   local queues, expected, sent = {}, {}, {}
-  for _, member in ipairs(chosen) do
-    local queue, job = waiters.parts(member)
-    queues[queue] = queues[queue] and queues[queue] .. '\n' .. job or job
-    expected[#expected + 1] = now + EXPECTED_MS
-    expected[#expected + 1] = member
-  end
-  for queue, jobs in pairs(queues) do
+  local function flush(queue)
+    local jobs = table.concat(queues[queue], '\n')
     local entry = redis.call('XADD', ledger.key(root, 'outbox'), '*', 'queue', queue, 'on', id,
       'generation', num.text(generation), 'jobs', jobs)
     sent[#sent + 1] = { entry, queue, id, generation, jobs }
+    queues[queue] = nil
+  end
+  for _, member in ipairs(chosen) do
+    local queue, job = waiters.parts(member)
+    queues[queue] = queues[queue] or {}
+    table.insert(queues[queue], job)
+    if #queues[queue] == MAX_JOBS then
+      flush(queue)
+    end
+    expected[#expected + 1] = now + EXPECTED_MS
+    expected[#expected + 1] = member
+  end
+  for queue in pairs(queues) do
+    flush(queue)
   end
   redis.call('ZADD', ledger.key(root, 'woken', id), unpack(expected))
   redis.call('ZREM', ledger.key(root, 'waiters', id), unpack(chosen))

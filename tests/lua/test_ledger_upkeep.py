@@ -55,18 +55,27 @@ def test_entries_nobody_relayed_come_until_they_are_acknowledged(ledger: LedgerE
     assert ledger.upkeep(ack=[wake[0]])[3] == []
 
 
-def test_waiters_beyond_one_call_are_woken_by_the_next_rounds(ledger: LedgerEngine):
+def test_many_waiters_are_woken_as_the_woken_come_back(ledger: LedgerEngine):
     ledger.open(total=1, on="pause")
-    for n in range(300):
-        ledger.reserve(f"w{n}/1/1", 2, waiter=waiter(f"w{n:03}", since=n))
+    for n in range(1010):
+        ledger.reserve(f"w{n}/1/1", 2, waiter=waiter(f"w{n:04}", since=n))
     ledger.open(total=10_000, on="pause", update=True)
-    ledger.upkeep()
+    assert ledger.upkeep()[3] == [], "a thousand are on their way"
+
+    for n in range(4):
+        ledger.reserve(f"w{n}/2/1", 2, waiter=waiter(f"w{n:04}"))
+    (entry,) = ledger.upkeep()[3]
 
     sent = ledger.server.cmd("XRANGE", f"{ledger.root}:outbox", "-", "+")
-    jobs = [job for _, fields in sent for job in fields[7].decode().split("\n")]
-    assert jobs == [f"w{n:03}" for n in range(300)]
-    generations = [int(fields[5]) for _, fields in sent]
-    assert generations == [1, 2], "each wake is newer than any refusal before it"
+    batches = [fields[7].decode().split("\n") for _, fields in sent]
+    assert [len(batch) for batch in batches] == [250, 250, 250, 250, 4], (
+        "what a queue takes at a time"
+    )
+    assert [job for batch in batches for job in batch] == [f"w{n:04}" for n in range(1004)]
+    assert [int(fields[5]) for _, fields in sent] == [1, 1, 1, 1, 2], (
+        "each wake is newer than any refusal before it"
+    )
+    assert entry[4] == "w1000\nw1001\nw1002\nw1003", "who does the round relays it"
 
 
 def test_budget_nobody_waits_for_is_looked_at_no_more(ledger: LedgerEngine):
