@@ -95,6 +95,8 @@ class MeteredCall:
         self.has_begun = False
         self._failure: Piece | None = None
         self._attempt = attempt
+        # There an index tells alternative answers apart, elsewhere the parts of one.
+        self._has_choices = api in ("openai.chat", "gemini")
         self._request = request
         self._translator: Translator = translator(api)
         self._usage = UsageAccumulator(provider=provider)
@@ -257,7 +259,8 @@ class MeteredCall:
         return "".join(
             piece.content
             for piece in self._pieces
-            if piece.type == ChunkType.CONTENT and piece.fields.get("index", "0") == "0"
+            if piece.type == ChunkType.CONTENT
+            and not (self._has_choices and piece.fields.get("index", "0") != "0")
         )
 
     @property

@@ -1,0 +1,309 @@
+"""What a call decides by itself: its chunks, its report, and what it makes of every ending. No server, no SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+
+from glidemq_llm import Pricing, StreamFailed, StreamInterrupted, UnpricedModel
+from glidemq_llm._answers import read_answer
+from glidemq_llm.metering import MeteredCall, MeterSettings
+
+CASES = json.loads((Path(__file__).parent / "data" / "usage_cases.json").read_text("utf-8"))[
+    "cases"
+]
+PRICING = Pricing(overrides={"*": {"input": 1, "output": 10}})
+ASK = {"model": "m", "messages": [{"role": "user", "content": "say something nice to me"}]}
+
+
+def new_call(api="openai.chat", *, request=ASK, **settings):
+    call = MeteredCall(
+        "j/1/1",
+        api=api,
+        provider="openai",
+        request=request,
+        settings=MeterSettings(pricing=PRICING, **settings),
+    )
+    call.is_sent = True
+    return call
+
+
+def chunk(content=None, finish=None, usage=None):
+    choices = [{"index": 0, "delta": {"content": content}, "finish_reason": finish}]
+    return {"model": "m", "choices": [] if usage else choices, "usage": usage}
+
+
+USAGE = chunk(usage={"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11})
+
+
+def fed(*events, **settings):
+    call = new_call(**settings)
+    pieces = [piece for event in events for piece in call.feed(event)]
+    return call, pieces
+
+
+def test_first_event_begins_the_call_in_the_stream():
+    _, pieces = fed(chunk(""), chunk("a"), chunk("b"))
+
+    assert [(piece.type, piece.content) for piece in pieces] == [
+        ("start", ""),
+        ("content", "a"),
+        ("content", "b"),
+    ]
+    assert pieces[0].fields == {"call": "j/1/1", "model": "m", "provider": "openai", "attempt": "1"}
+
+
+def test_good_end():
+    call, _ = fed(chunk("a"), chunk("b"), chunk(finish="stop"), USAGE)
+
+    settled = call.settle(None)
+
+    assert call.fault() is None
+    assert settled.report["tokens"] == {"input": 9, "output": 2}
+    assert settled.report["costs"]["total"] == "0.000029"
+    assert settled.report["status"] == "complete"
+    assert [piece.type for piece in settled.pieces] == ["usage", "done"]
+    facts = json.loads(settled.pieces[0].content)
+    assert Decimal(facts["cost"]) == Decimal("0.000029")
+    assert call.text == "ab"
+
+
+def test_end_without_a_finish_reason_is_a_fault():
+    call, _ = fed(chunk("a"), chunk("b"))
+
+    fault = call.fault()
+
+    assert isinstance(fault, StreamInterrupted)
+    assert (fault.model, fault.delivered) == ("m", True)
+
+
+def test_cut_stream_is_estimated_and_flagged():
+    call, _ = fed(*[chunk("word ")] * 40)
+
+    settled = call.settle(call.fault())
+
+    assert settled.report["status"] == "missing"
+    assert settled.report["details"]["source"] == "estimated"
+    assert 30 <= settled.report["tokens"]["output"] <= 60
+    assert settled.report["tokens"]["input"] >= 5
+    assert [piece.type for piece in settled.pieces] == ["error", "usage"]
+
+
+@pytest.mark.parametrize("left", [None, asyncio.CancelledError(), GeneratorExit()])
+def test_reader_who_leaves_is_no_error(left):
+    call, _ = fed(chunk("a"))
+
+    settled = call.settle(left)
+
+    assert [piece.type for piece in settled.pieces] == ["usage", "done"]
+    assert settled.pieces[-1].content == "cancelled"
+    assert settled.report["status"] == "missing"
+
+
+def test_what_was_never_sent_is_not_booked():
+    call = new_call()
+    call.is_sent = False
+
+    settled = call.settle(asyncio.CancelledError())
+
+    assert settled.report is None
+    assert settled.pieces == []
+
+
+def test_refusal_is_not_booked():
+    error = type("RateLimitError", (Exception,), {"status_code": 429, "__module__": "openai"})("no")
+
+    settled = new_call().settle(error)
+
+    assert settled.report is None
+
+
+def test_lost_answer_is_booked_with_its_input():
+    settled = new_call().settle(httpx.ReadTimeout("late"))
+
+    assert settled.report["status"] == "missing"
+    assert list(settled.report["tokens"]) == ["input"]
+
+
+def test_error_event_that_no_sdk_raises_is_a_fault_and_shown_once():
+    call, pieces = fed({"choices": [], "error": {"message": "busy", "code": "overloaded"}})
+
+    fault = call.fault()
+    settled = call.settle(fault)
+
+    assert isinstance(fault, StreamFailed)
+    assert [piece.type for piece in pieces] == ["start"]
+    assert [piece.type for piece in settled.pieces] == ["error", "usage"]
+    assert settled.pieces[0].fields["category"] == "overloaded"
+
+
+def test_thinking_is_kept_out_on_request():
+    event = {"choices": [{"index": 0, "delta": {"reasoning_content": "hmm"}}]}
+
+    call, pieces = fed(event, chunk("yes", finish="stop"), include_reasoning=False)
+
+    assert [piece.type for piece in pieces] == ["start", "content"]
+    assert call.settle(None).report["tokens"].get("reasoning", 0) > 0
+
+
+def test_only_the_first_choice_is_the_text():
+    second = {"choices": [{"index": 1, "delta": {"content": "other"}}]}
+
+    call, pieces = fed(chunk("one"), second)
+
+    assert call.text == "one"
+    assert [piece.fields["index"] for piece in pieces[1:]] == ["0", "1"]
+
+
+def test_unpriced_model_is_refused_before_it_is_sent():
+    settings = MeterSettings(pricing=Pricing(on_unpriced="deny"))
+    call = MeteredCall("j/1/1", api="openai.chat", provider="x", request=ASK, settings=settings)
+
+    with pytest.raises(UnpricedModel):
+        call.check()
+
+
+STREAMS = [case for case in CASES if case["streaming"] and "choices" in case["raw"][0]]
+
+
+@pytest.mark.parametrize("case", STREAMS, ids=lambda case: case["id"])
+def test_stream_cut_anywhere_is_never_booked_as_complete_nor_twice(case):
+    whole, _ = fed(*case["raw"])
+    booked = whole.settle(None).usage
+
+    for length in range(len(case["raw"])):
+        call, _ = fed(*case["raw"][:length])
+        usage = call.settle(call.fault()).usage
+        if usage.status == "complete":
+            assert usage.total_tokens == booked.total_tokens
+        assert usage.output_tokens <= max(booked.output_tokens, 100) * 2
+
+
+# -- whole answers -------------------------------------------------------------
+
+CALL = '{"at": "Oslo"}'
+ANSWERS = {
+    "chat": {
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": {
+                    "reasoning_content": "hmm",
+                    "content": "hi",
+                    "tool_calls": [{"id": "c", "function": {"name": "weather", "arguments": CALL}}],
+                },
+            }
+        ]
+    },
+    "mistral": {
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "tool_calls",
+                "message": {
+                    "content": [
+                        {"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]},
+                        {"type": "text", "text": "hi"},
+                    ],
+                    "tool_calls": [
+                        {"id": "c", "function": {"name": "weather", "arguments": {"at": "Oslo"}}}
+                    ],
+                },
+            }
+        ]
+    },
+    "anthropic": {
+        "stop_reason": "tool_use",
+        "content": [
+            {"type": "thinking", "thinking": "hmm"},
+            {"type": "text", "text": "hi"},
+            {"type": "tool_use", "id": "c", "name": "weather", "input": {"at": "Oslo"}},
+        ],
+    },
+    "responses": {
+        "status": "completed",
+        "output": [
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hmm"}]},
+            {"type": "message", "content": [{"type": "output_text", "text": "hi"}]},
+            {"type": "function_call", "call_id": "c", "name": "weather", "arguments": CALL},
+        ],
+    },
+    "gemini": {
+        "candidates": [
+            {
+                "finishReason": "STOP",
+                "content": {
+                    "parts": [
+                        {"text": "hmm", "thought": True},
+                        {"text": "hi"},
+                        {"functionCall": {"id": "c", "name": "weather", "args": {"at": "Oslo"}}},
+                    ]
+                },
+            }
+        ]
+    },
+    "cohere": {
+        "finish_reason": "TOOL_CALL",
+        "message": {
+            "content": [{"type": "thinking", "thinking": "hmm"}, {"type": "text", "text": "hi"}],
+            "tool_calls": [{"id": "c", "function": {"name": "weather", "arguments": CALL}}],
+        },
+    },
+    "ollama": {
+        "done": True,
+        "done_reason": "stop",
+        "message": {
+            "thinking": "hmm",
+            "content": "hi",
+            "tool_calls": [{"function": {"name": "weather", "arguments": {"at": "Oslo"}}}],
+        },
+    },
+    "bedrock": {
+        "stopReason": "tool_use",
+        "output": {
+            "message": {
+                "content": [
+                    {"reasoningContent": {"reasoningText": {"text": "hmm"}}},
+                    {"text": "hi"},
+                    {"toolUse": {"toolUseId": "c", "name": "weather", "input": {"at": "Oslo"}}},
+                ]
+            }
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("vendor", ANSWERS)
+def test_whole_answers_read_alike(vendor):
+    pieces, finish = read_answer(ANSWERS[vendor])
+
+    assert [(piece.type, piece.content) for piece in pieces] == [
+        ("reasoning", "hmm"),
+        ("content", "hi"),
+        ("tool_call", CALL),
+    ]
+    assert pieces[2].fields["name"] == "weather"
+    assert pieces[2].fields.get("id", "c") == "c"
+    assert finish.reason == "tool_calls"
+
+
+def test_answer_without_text_has_no_pieces():
+    pieces, finish = read_answer({"object": "list", "data": [{"embedding": [0.5]}]})
+
+    assert pieces == []
+    assert finish.reason == "unknown"
+
+
+def test_tool_calls_of_an_answer():
+    call = new_call("anthropic.messages")
+
+    call.take(ANSWERS["anthropic"])
+
+    assert call.tool_calls == [{"id": "c", "name": "weather", "arguments": CALL}]
+    assert call.text == "hi"
