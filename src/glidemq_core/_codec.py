@@ -1,4 +1,6 @@
-"""Payloads as JSON text: what users put in comes out equal, or is refused."""
+"""Payloads as JSON text. What JSON has comes out equal; the rest comes out as its JSON form (tuples and sets as lists,
+dates and bytes as text, keys as text) or is refused.
+"""
 
 from __future__ import annotations
 

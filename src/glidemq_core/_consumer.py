@@ -112,7 +112,7 @@ class Consumer:
         state = self._state
         while True:
             want = self._want()
-            if self._outcomes or (want and state.hungry):
+            if self._outcomes or (want and state.hungry) or state.overdue:
                 await self._turn(want)
             elif state.draining and not self.runs:
                 state.changed.set()
@@ -134,6 +134,7 @@ class Consumer:
         batch, self._outcomes = self._outcomes[:MAX_OUTCOMES], self._outcomes[MAX_OUTCOMES:]
         self._wanted += want
         self._state.hungry = False
+        self._state.overdue = False
         suspects = self._suspects()
         may_bring_one = want > 0 and suspects == 0
         self._state.suspect_asked = self._state.suspect_asked or may_bring_one
@@ -174,10 +175,8 @@ class Consumer:
         state.changed.set()
 
     def _poll(self) -> None:
-        """Something is due, or a wake token was lost. A full worker takes no turn, but carries on what others wait for."""
-        if self._want() == 0:
-            self._relay.kick()
-            self._state.schedule_poll(_IDLE_POLL, self._poll)
+        """Something is due, or a wake token was lost. A full worker takes a turn, too: for upkeep and the outbox."""
+        self._state.overdue = not self._state.draining
         self.wake()
 
     def _receive(self, run: Run) -> None:
@@ -312,6 +311,7 @@ class _State:
 
     def __init__(self) -> None:
         self.hungry = True
+        self.overdue = False
         self.draining = False
         self.abandoned: set[Run] = set()
         self.has_suspects = False
