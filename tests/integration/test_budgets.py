@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -235,6 +236,65 @@ async def test_killed_spenders_leave_nothing_reserved_and_only_flagged_surplus(u
         )
         assert state.caps["tokens.input"].unverified == flagged
         assert (await ledger.audit("b")).problems == ()
+
+
+RACER = """
+import asyncio, sys
+from glidemq_core import BudgetExceeded, Ledger
+
+async def main(url, name):
+    async with Ledger(connection=url) as ledger:
+        print("ready", flush=True)
+        sys.stdin.readline()
+
+        async def one(n):
+            try:
+                await ledger.reserve(f"{name}-{n}/1/1", tokens={"input": 1000}, budgets=["a", "b", "c"])
+            except BudgetExceeded:
+                return
+            print("admitted", flush=True)
+
+        while True:
+            await asyncio.gather(*(one(n) for n in range(50)))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def race_and_kill(url: str, seed: int) -> int:
+    """Let processes race for one budget and kill them one by one; answers how many admissions they told of."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, url, f"r{n}"], **pipes) for n in range(4)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    dice = random.Random(seed)
+    for racer in racers:
+        time.sleep(dice.random() / 20)
+        racer.kill()
+    return sum(racer.communicate()[0].count("admitted") for racer in racers)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_killed_racers_never_get_more_than_the_cap(url: str, seed: int):
+    async with Ledger(connection=url) as ledger:
+        for id in ("a", "b", "c"):
+            await ledger.open_budget(id, Budget(max_total_tokens=FIT * 1000))
+
+        told = await asyncio.to_thread(race_and_kill, url, seed)
+
+        reserved = set()
+        for id in ("a", "b", "c"):
+            state = await ledger.budget(id)
+            assert state is not None
+            reserved.add(state.reserved.get("total_tokens", 0) / 1000)
+            assert (await ledger.audit(id)).problems == ()
+        (count,) = reserved
+        assert told <= count <= FIT
 
 
 async def test_audit_of_a_busy_budget_finds_its_sums_in_order(url: str):
