@@ -57,9 +57,7 @@ async def test_trees_survive_kills_while_parents_and_children_finish(
     ends = [note for worker in workers.all for note in worker.noted("end", how="returned")]
     assert len(notes) > counts["completed"]  # some runs were killed
     parents = [flow.id for flow in flows]
-    first_start = {
-        id: min(note["t"] for note in notes if note["job"] == id) for id in parents
-    }
+    first_start = {id: min(note["t"] for note in notes if note["job"] == id) for id in parents}
     for flow in flows:
         for child in flow.children.values():
             assert min(n["t"] for n in ends if n["job"] == child.id) <= first_start[flow.id]
