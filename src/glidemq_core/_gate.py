@@ -183,13 +183,13 @@ class Gate:
 
 
 async def relay_wakes(client: Any, ledger: LedgerClient, wakes: Sequence[Wake]) -> None:
-    """Tell queues that there is room for jobs of theirs, and acknowledge that."""
-    for wake in wakes:
-        args: dict[str, object] = {
-            "on": f"{ledger.name}/{wake.budget}",
-            "generation": wake.generation,
-            "ids": list(wake.jobs),
-        }
-        await client.call("job_unpark", wake.queue_root, args)
-    if wakes:
-        await ledger.upkeep([wake.entry for wake in wakes])
+    """Tell queues that there is room for jobs of theirs, acknowledge that, and go on with what has come up meanwhile."""
+    while wakes:
+        for wake in wakes:
+            args: dict[str, object] = {
+                "on": f"{ledger.name}/{wake.budget}",
+                "generation": wake.generation,
+                "ids": list(wake.jobs),
+            }
+            await client.call("job_unpark", wake.queue_root, args)
+        wakes = (await ledger.upkeep([wake.entry for wake in wakes])).wakes
