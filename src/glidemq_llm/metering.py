@@ -102,7 +102,7 @@ class MeteredCall:
         self._usage = UsageAccumulator(provider=provider)
         self._received = ReceivedCounter(self.model, provider)
         self._sliced = 0
-        self._pieces_seen = 0
+        self._seen = 0  # tokens of the answer so far, roughly
         self._finish: Finish | None = None
         self._pieces: list[Piece] = []
         self.settlement: Settlement | None = None
@@ -147,13 +147,13 @@ class MeteredCall:
 
     @property
     def needs_slice(self) -> bool:
-        """Is the answer about to outgrow what is reserved for it? One delta is at least one token, mostly."""
+        """Is the answer about to outgrow what is reserved for it?"""
         slice_ = self.settings.slice
-        return slice_ is not None and 0 < self._sliced <= self._pieces_seen + slice_ // 8
+        return slice_ is not None and 0 < self._sliced <= self._seen + slice_ // 8
 
     def next_slice(self) -> dict[str, Any]:
         """The new totals: arguments of `job.extend`."""
-        self._sliced += self.settings.slice or 0
+        self._sliced = max(self._sliced, self._seen) + (self.settings.slice or 0)
         return self._amounts(self.estimate().input, self._sliced)
 
     def _amounts(self, input: int, output: int) -> dict[str, Any]:
@@ -175,7 +175,8 @@ class MeteredCall:
         for piece in pieces:
             if piece.type in _COUNTED:
                 self.delivered = True
-                self._pieces_seen += 1
+                # Some send a token a delta, others dozens; a token is four letters or so.
+                self._seen += max(1, len(piece.content) // 4)
                 if piece.content:
                     self._received.add(piece.content, _COUNTED[piece.type])
             elif piece.type == ChunkType.ERROR:

@@ -1,0 +1,142 @@
+"""Streams that stop coming, and streams that cost too much: closed at the provider, booked, and readers are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from glidemq_core import Budget, Chunk, JobFailed, Queue, Worker, kept_text
+from glidemq_core.ledger import Ledger
+from glidemq_llm import Pricing, chat_handler
+from glidemq_llm.metering import MeterSettings
+from tests.harness.provider import Behaviour, Provider
+
+pytestmark = pytest.mark.faults
+
+DATA = {"model": "m", "messages": [{"role": "user", "content": "say it"}], "max_tokens": 400}
+PRICING = Pricing(overrides={"*": {"input": 1, "output": 2}})
+
+
+@pytest.fixture
+def provider(tmp_path: Path) -> Iterator[Provider]:
+    with Provider(tmp_path / "provider.jsonl") as started:
+        yield started
+
+
+@pytest.fixture
+async def client(provider: Provider) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=provider.openai_url, api_key="-", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+async def ledger(url: str) -> AsyncIterator[Ledger]:
+    async with Ledger(connection=url) as opened:
+        yield opened
+
+
+async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_why(
+    queue: Queue, ledger: Ledger, url: str, provider: Provider, client: AsyncOpenAI
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=120))
+    provider.usually(Behaviour(text=" ".join(["and"] * 400), pace=0.005))
+    settings = MeterSettings(pricing=PRICING, slice=16)
+    chunks: list[Chunk] = []
+    refused_at = 0.0
+
+    async with Worker(
+        queue.name, chat_handler({"openai": client}, settings=settings), connection=url
+    ):
+        job = await queue.add("chat", DATA, budgets=["b"], attempts=3)
+        async for chunk in job.stream():
+            chunks.append(chunk)
+            if chunk.type == "error":
+                refused_at = time.monotonic()
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=10)
+
+    assert caught.value.reason == "budget"
+    errors = [chunk for chunk in chunks if chunk.type == "error"]
+    assert len(errors) == 1
+    assert "'b'" in errors[0].content
+    assert (chunks[-1].type, chunks[-1].content) == ("end", "failed")
+    (call,) = provider.calls()
+    assert call.outcome == "caller left"
+    assert call.ended is not None
+    assert call.ended <= refused_at + 0.1
+    read = sum(chunk.type == "content" for chunk in chunks)
+    assert 16 <= read <= call.output < 120 + 20  # 100 ms are 20 tokens
+    state = await ledger.budget("b")
+    assert state is not None
+    assert state.reserved == {}
+    assert read <= state.total_tokens <= 120
+    assert (await ledger.audit("b")).problems == ()
+
+
+async def test_deltas_of_many_tokens_use_up_their_slices_sooner(
+    queue: Queue, ledger: Ledger, url: str, provider: Provider, client: AsyncOpenAI
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=120))
+    delta = "and-then-again-" * 4  # 12 tokens or so, and no space: one delta
+    provider.usually(Behaviour(text=" ".join([delta] * 100), pace=0.005))
+    settings = MeterSettings(pricing=PRICING, slice=16)
+
+    handler = chat_handler({"openai": client}, settings=settings)
+    async with Worker(queue.name, handler, connection=url):
+        job = await queue.add("chat", DATA, budgets=["b"])
+        with pytest.raises(JobFailed):
+            await job.result(timeout=10)
+
+    assert provider.calls()[0].output <= 30
+
+
+@pytest.mark.parametrize(
+    ("place", "read"), [(-1, 0), (0, 0), (3, 3), (6, 6)], ids=["headers", "first", "middle", "last"]
+)
+async def test_stream_that_hangs_is_given_up_booked_and_begun_again(  # noqa: PLR0917
+    queue: Queue,
+    ledger: Ledger,
+    url: str,
+    provider: Provider,
+    client: AsyncOpenAI,
+    place: int,
+    read: int,
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=10_000))
+    provider.plan("m", Behaviour(tokens=6, faults={place: "hang"}), Behaviour(tokens=6))
+    settings = MeterSettings(pricing=PRICING, first_event_timeout=0.4, idle_timeout=0.4)
+    chunks: list[Chunk] = []
+
+    async with Worker(
+        queue.name, chat_handler({"openai": client}, settings=settings), connection=url
+    ):
+        job = await queue.add("chat", DATA, budgets=["b"], attempts=2, backoff=0.01)
+        chunks = [chunk async for chunk in job.stream()]
+        result: Any = await job.result(timeout=10)
+
+    assert result["text"] == kept_text(chunks) == "t0 t1 t2 t3 t4 t5 "
+    first = [c for c in chunks if c.type == "content" and c.epoch == chunks[0].epoch]
+    if read:
+        assert len(first) == read
+        assert "reset" in [chunk.type for chunk in chunks]
+    hung, whole = provider.calls()
+    assert (hung.outcome, whole.outcome) == ("caller left", "complete")
+    snapshot = await job.snapshot()
+    assert snapshot is not None
+    assert snapshot.attempt == 2
+    guessed, sure = sorted(snapshot.usage.calls, key=lambda call: call["attempt"])
+    assert sure["status"] == "complete"
+    assert guessed["status"] in ("missing", "partial")
+    guess = guessed["tokens"]
+    assert guess["input"] >= hung.input
+    assert guess.get("output", 0) >= read
+    state = await ledger.budget("b")
+    assert state is not None
+    assert state.reserved == {}
+    assert state.total_tokens == snapshot.usage.total_tokens
+    assert (await ledger.audit("b")).problems == ()
