@@ -1,0 +1,106 @@
+"""Dead letters: a job that fails for good leaves one copy with all that is needed to look into it and to repeat it."""
+
+import asyncio
+
+import pytest
+
+from glidemq_core import Budget, JobFailed, Queue, UnrecoverableError
+from glidemq_core.ledger import Ledger
+from tests.harness.processes import eventually
+
+
+@pytest.fixture
+async def graveyard(any_url, queue_name):
+    async with Queue(f"{queue_name}-dead", connection=any_url) as queue:
+        yield queue
+
+
+async def copies(graveyard):
+    return await graveyard.jobs("waiting")
+
+
+async def the_copy(graveyard):
+    (copy,) = await eventually(lambda: copies(graveyard))
+    return copy
+
+
+async def breaks(job):
+    raise ValueError(f"attempt {job.attempt}")
+
+
+async def gives_up(job):
+    raise UnrecoverableError("no use")
+
+
+async def waits(job):
+    await job.wait_for_signal("never", timeout=0.05)
+
+
+async def spends(job):
+    async with job.llm_call("m", tokens={"input": 100}):
+        raise AssertionError("the budget lets nothing through")
+
+
+async def is_lost(job):
+    await asyncio.sleep(0.2)  # until its start is known
+    job._run.stop("lease_lost")
+    await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize(
+    ("handler", "options", "reason", "error"),
+    [
+        (breaks, {"attempts": 2}, "error", "ValueError"),
+        (gives_up, {"attempts": 5}, "unrecoverable", "UnrecoverableError"),
+        (waits, {}, "error", "SignalTimeout"),
+        (spends, {"budgets": ["none"]}, "budget", "BudgetExceeded"),
+        (is_lost, {}, "stalled", ""),
+        (breaks, {"delay": 100, "ttl": 0.05}, "expired", ""),
+    ],
+    ids=["error", "unrecoverable", "wait", "budget", "stall", "expiry"],
+)
+async def test_each_way_to_fail_for_good_leaves_one_copy(
+    queue, work, graveyard, any_url, *, handler, options, reason, error
+):
+    async with Ledger(connection=any_url) as ledger:
+        await ledger.open_budget("none", Budget(max_total_tokens=1))
+    data = {"text": "ü😀"}
+
+    async with work(handler, dead_letter=graveyard.name, lock_duration=0.4, max_stalled=0):
+        job = await queue.add("kind", data, **options)
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=20)
+        copy = await the_copy(graveyard)
+        done = await queue.add("other", attempts=1, delay=100)
+        await done.cancel()
+
+    assert caught.value.reason == reason
+    assert (copy.name, copy.data["queue"], copy.data["data"]) == ("kind", queue.name, data)
+    assert copy.data["reason"] == reason
+    assert copy.data.get("error", {}).get("class", "").endswith(error)
+    if reason == "error" and handler is breaks:
+        assert copy.data["attempt"] == 2
+        assert "attempt 2" in copy.data["error"]["traceback"]
+        assert copy.data["options"]["attempts"] == 2
+    assert len(await copies(graveyard)) == 1  # none of the cancelled one
+
+
+async def test_copy_is_there_although_the_job_is_removed_at_once(queue, work, graveyard):
+    async with work(breaks, dead_letter=graveyard.name, remove_on_fail=True):
+        job = await queue.add("kind", 7)
+        with pytest.raises(JobFailed):
+            await job.result(timeout=5)
+        assert (await the_copy(graveyard)).data["data"] == 7
+    assert await queue.get(job.id) is None
+
+
+async def test_retries_and_successes_leave_no_copy(queue, work, graveyard):
+    async def handler(job):
+        if job.attempt == 1:
+            raise ValueError("once")
+
+    async with work(handler, dead_letter=graveyard.name):
+        jobs = [await queue.add("n", attempts=2) for _ in range(5)]
+        for job in jobs:
+            await job.result(timeout=5)
+    assert await graveyard.counts() == dict.fromkeys(await graveyard.counts(), 0)
