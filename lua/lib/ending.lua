@@ -16,8 +16,7 @@ local MAX_ERRORS = 20
 -- What an ending reads of its job, `state` first.
 ending.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
-  'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'waits', 'pending', 'counted',
-  'child_failed',
+  'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'waits', 'pending', 'counted', 'child_failed',
 }
 
 -- What the ending of a plain job needs: one that completed and owns nothing beside its hash.

@@ -46,7 +46,11 @@ class ThreadJob:
         found = getattr(self._job, name)
         if not inspect.iscoroutinefunction(found):
             return found
-        return lambda *args, **more: self._do(found(*args, **more))
+
+        def blocking(*args: Any, **more: Any) -> Any:
+            return self._do(found(*args, **more))
+
+        return blocking
 
     def stream_chunk(self, type: str, content: str = "", **fields: object) -> None:
         """See RunningJob.stream_chunk."""
