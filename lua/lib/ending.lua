@@ -16,7 +16,8 @@ local MAX_ERRORS = 20
 -- What an ending reads of its job, `state` first.
 ending.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
-  'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'waits', 'pending', 'counted', 'child_failed',
+  'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'waits', 'pending', 'counted',
+  'child_failed',
 }
 
 -- What the ending of a plain job needs: one that completed and owns nothing beside its hash.
@@ -28,8 +29,7 @@ function ending.begin(root, now, defaults)
   tx.defaults = defaults or {}
   tx.buried = {}
   tx.trim = {}
-  tx.ends = {}
-  tx.errors = {}
+  tx.ends, tx.errors = {}, {}
   tx.expiring = {}
   tx.outbox = {}
   return tx
