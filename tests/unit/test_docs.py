@@ -80,3 +80,14 @@ def test_map_of_the_library_has_every_file(folder: str):
     names = [path.stem for path in (ROOT / "lua" / folder).glob("*.lua")]
 
     assert [name for name in names if f"`{name}`" not in text_of(ROOT / "lua" / "README.md")] == []
+
+
+def test_list_of_fields_has_every_field_of_a_job():
+    fields = set()
+    for path in [*ROOT.glob("lua/lib/*.lua"), *ROOT.glob("lua/functions/*.lua")]:
+        if not path.stem.startswith("ledger"):
+            fields |= set(re.findall(r"\brecord\.([a-z_]+)", text_of(path)))
+
+    assert (
+        sorted(fields - set(re.findall(r"`([a-z_]+)`", text_of(ROOT / "docs" / "keys.md")))) == []
+    )
