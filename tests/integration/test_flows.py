@@ -330,7 +330,7 @@ async def test_children_that_ended_before_their_parent_waits_wake_it_at_once(
 ):
     async def boss(job):
         await job.add_child("leaf", 1, queue=other.name)
-        await eventually(lambda: _has_ended(queue, job.id))
+        await eventually(lambda: _has_ended(queue, job.id), 1)
         ends = await job.wait_for_children()
         return [ends["leaf"].result, job.run]
 

@@ -76,13 +76,14 @@ async def test_paid_step_that_fails_beside_a_wait_is_retried_not_blamed_on_the_p
 ):
     calls = []
 
-    async def side():
-        calls.append(1)
-        if len(calls) == 1:
-            raise ConnectionError("provider")
-        return "paid"
-
     async def handler(job):
+        async def side():
+            calls.append(1)
+            if len(calls) == 1:
+                await eventually(lambda: job._run.parks)
+                raise ConnectionError("provider")
+            return "paid"
+
         signal, result = await shape(job, side)
         return [signal.data, result]
 
