@@ -1,6 +1,7 @@
 --- outbox: what must reach another slot, written in the call that causes it and relayed by workers.
 -- The receiving functions are idempotent: an entry may be relayed more than once.
 local layout = require('lib.layout')
+local wake = require('lib.wake')
 
 local outbox = {}
 
@@ -15,6 +16,9 @@ end
 function outbox.put(root, entries)
   for _, entry in ipairs(entries) do
     redis.call('XADD', layout.outbox(root), '*', unpack(entry))
+  end
+  if #entries > 0 then
+    wake.push(root) -- an idle worker relays them
   end
 end
 
