@@ -19,7 +19,9 @@ from tests.model.broken_calls import (
     SCENARIOS,
     Call,
     Prepare,
+    cancel_waiting,
     finish_and_claim_the_same,
+    retry_failed,
     send,
     wait,
 )
@@ -99,6 +101,43 @@ def test_claim_that_broke_off_is_taken_again_with_its_outcome(server: ValkeyServ
         assert engine.job("a")["token"] == reply.token
         assert engine.where("a") == ["active"]
         assert fsck(server, f"same-{n}", now=engine.now()) == []
+
+
+def test_job_that_a_broken_call_has_ended_is_not_given_out(server: ValkeyServer):
+    ended = 0
+    for n in range(MAX_WRITES):
+        engine = _queue(server, f"ended-{n}")
+        call = cancel_waiting(engine)
+        try:
+            engine.call(call.function, **call.args, fail_after=n)
+        except Broken:
+            pass
+        else:
+            break
+        if engine.job("a")["state"] == "cancelled":
+            ended += 1
+            assert engine.turn(want=1).claims == []
+            assert engine.where("a") == ["cancelled"]
+    assert ended
+
+
+def test_list_of_ended_jobs_is_trimmed_without_those_that_run_again(server: ValkeyServer):
+    retried = 0
+    for n in range(MAX_WRITES):
+        engine = _queue(server, f"again-{n}")
+        call = retry_failed(engine)
+        try:
+            engine.call(call.function, **call.args, fail_after=n)
+        except Broken:
+            pass
+        else:
+            break
+        if engine.job("a")["state"] == "waiting":
+            retried += 1
+            engine.advance(8 * 86_400_000)
+            engine.turn("w9")
+            assert engine.turn(want=1).ids == ["a"]
+    assert retried
 
 
 # -- helpers ---------------------------------------------------------------------------------------------------------
