@@ -9,7 +9,7 @@ local hand_in = {}
 
 -- What `extra` may hold, and what it must hold for a kind.
 local TEXTS = { 'error', 'reason', 'why', 'on' }
-local COUNTS = { 'delay_ms', 'generation' }
+local COUNTS = { 'delay_ms', 'generation', 'fallback' }
 local NEEDS = { failed = { 'reason' }, retry = { 'delay_ms' }, delayed = { 'why' } }
 
 local function is_tail(tail)

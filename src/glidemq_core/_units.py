@@ -32,8 +32,8 @@ def seconds(value: Seconds, field: str, *, low: float = 0.0) -> float:
 
 
 def to_ms(number: float) -> int:
-    """Seconds as whole milliseconds, at least 1 for anything above 0."""
-    return max(1, round(number * 1000)) if number > 0 else 0
+    """Seconds as whole milliseconds, at least 1 for anything above 0, at most 100 years."""
+    return max(1, round(min(number, _MAX_SECONDS) * 1000)) if number > 0 else 0
 
 
 def instant(ms: str | bytes | float | None) -> datetime | None:

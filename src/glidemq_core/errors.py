@@ -31,7 +31,19 @@ from typing import Literal
 
 
 class GlideMQError(Exception):
-    """The base of every error of this package."""
+    """The base of every error of this package. All of them can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By default the message would be given to __init__ as if it were its first argument.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(
+    kind: type[GlideMQError], args: tuple[object, ...], facts: dict[str, object]
+) -> GlideMQError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class InvalidOption(GlideMQError, ValueError):
@@ -48,9 +60,6 @@ class InvalidOption(GlideMQError, ValueError):
         self.reason = reason
         super().__init__(f"{field}={_short(value)}: {reason}")
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.field, self.value, self.reason)
-
 
 class PayloadTooLarge(InvalidOption):
     """A payload is over its size limit; nothing was written.
@@ -64,13 +73,6 @@ class PayloadTooLarge(InvalidOption):
         self.size = size
         self.limit = limit
         super().__init__(field, f"<{size} bytes>", f"larger than the limit of {limit} bytes")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _payload_too_large, (self.field, self.size, self.limit)
-
-
-def _payload_too_large(field: str, size: int, limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(field, size=size, limit=limit)
 
 
 class ConnectionLost(GlideMQError):

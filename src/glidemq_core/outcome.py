@@ -177,7 +177,7 @@ def error_text(error: BaseException, attempt: int) -> str:
     return _codec.dumps(
         {
             "class": _cut(name, 256),
-            "message": _cut(str(error), _ERROR_BYTES // 4),
+            "message": _cut(_message(error), _ERROR_BYTES // 4),
             "traceback": _cut(trace, _ERROR_BYTES // 2, tail=True),
             "attempt": attempt,
         },
@@ -248,7 +248,16 @@ def to_wire(
 
 
 def _cut(text: str, limit: int, *, tail: bool = False) -> str:
-    text = text.encode("utf-8", "replace").decode()
-    if len(text) <= limit:
-        return text
-    return "..." + text[-limit:] if tail else text[:limit] + "..."
+    raw = text.encode("utf-8", "replace")
+    if len(raw) <= limit:
+        return raw.decode()
+    if tail:
+        return "..." + raw[-limit:].decode("utf-8", "ignore")
+    return raw[:limit].decode("utf-8", "ignore") + "..."
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 a user's class: its mistake must not lose the job
+        return f"<its text fails with {type(broken).__name__}>"
