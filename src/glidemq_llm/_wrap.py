@@ -15,7 +15,16 @@ from glidemq_llm.providers._hooks import unwrapped
 T = TypeVar("T")
 
 # By the package that a client's class (or a function) comes from. No SDK is imported here.
-_PROVIDERS = {"openai": "openai", "anthropic": "anthropic", "litellm": "litellm"}
+_PROVIDERS = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "litellm": "litellm",
+    "google.genai": "google",
+    "mistralai": "mistral",
+    "cohere": "cohere",
+    "ollama": "ollama",
+    "botocore": "bedrock",
+}
 
 
 def wrap(
@@ -37,7 +46,10 @@ def wrap(
 
     Args:
         client: `AsyncOpenAI`, `OpenAI` (with any `base_url`), the Azure clients, `AsyncAnthropic`, `Anthropic`,
-            `litellm.acompletion`, `litellm.completion`, or the litellm module.
+            `litellm.acompletion`, `litellm.completion`, the litellm module or its `Router`; google-genai's `Client`,
+            `Mistral`, cohere's `ClientV2` and `AsyncClientV2`, ollama's `Client` and `AsyncClient`, boto3's
+            "bedrock-runtime". An async client is metered in async handlers, a sync one in sync handlers, which run in
+            threads of their own.
         job: The job that all calls belong to. Default: the one whose handler is running.
         stream: Write answers into the job's stream. `include_reasoning`: thinking, too.
         report: Book usage on the job.
@@ -70,9 +82,9 @@ def package_of(client: object) -> str:
         InvalidOption: None of them.
     """
     for name in _modules(unwrapped(client)):
-        package = name.partition(".")[0]
-        if package in _PROVIDERS:
-            return _PROVIDERS[package]
+        for package, provider in _PROVIDERS.items():
+            if name == package or name.startswith(f"{package}."):
+                return provider
     raise InvalidOption(
         "client",
         client,

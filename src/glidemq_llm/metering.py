@@ -87,7 +87,7 @@ class MeteredCall:
     ) -> None:
         self.call_id = call_id
         self.provider = provider
-        self.model = text(request.get("model")) or ""
+        self.model = text(request.get("model") or request.get("modelId")) or ""
         self.settings = settings
         self.delivered = False
         self.is_settled = False

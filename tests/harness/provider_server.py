@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.harness.provider_plan import BEFORE_HEADERS, Behaviour
-from tests.harness.provider_shapes import SHAPES, Shape, texts
+from tests.harness.provider_shapes import Shape, texts
+from tests.harness.provider_vendors import shape_of
 
 # The event's name is for clients that skip events without one.
 _MALFORMED = b'event: content_block_delta\ndata: {"id": "cut in the midd\n\n'
@@ -106,8 +107,9 @@ class ProviderServer:
                 if request.path.startswith("/control/"):
                     self._control(request)
                     await _send_json(writer, 200, {})
-                elif request.path in SHAPES:
-                    await self._watched(request, reader, writer)
+                elif found := shape_of(request.path, request.body):
+                    shape, body = found
+                    await self._watched(Request(request.path, body), shape, reader, writer)
                 else:
                     await _send_json(
                         writer,
@@ -145,11 +147,11 @@ class ProviderServer:
                 raise ValueError(unknown)
 
     async def _watched(
-        self, request: Request, reader: _Reader, writer: asyncio.StreamWriter
+        self, request: Request, shape: Shape, reader: _Reader, writer: asyncio.StreamWriter
     ) -> None:
         """Answer, until the caller leaves."""
         call = self._begin(request)
-        answer = asyncio.create_task(self._answer(call, SHAPES[request.path], writer))
+        answer = asyncio.create_task(self._answer(call, shape, writer))
         gone = asyncio.create_task(reader.gone.wait())
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -4,6 +4,7 @@ provider   the provider; its log says what it billed
 model      a model's name of the test's own, so that its calls and plans are told from those of others
 run        runs a handler as a job to its end; answers the job, its chunks and its result
 api        each test runs once for each API: how its clients are made and asked
+vendor     the same for the other vendors
 mocked     respx in front of the HTTP library that an SDK uses
 """
 
@@ -17,13 +18,23 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import anthropic
 import openai
 import pytest
 import respx
 import respx.mocks
 
 from glidemq_core import Chunk, Job, Queue, Worker, kept_text
+from tests.harness.llm_clients import (
+    Anthropic,
+    Api,
+    Cohere,
+    Gemini,
+    LiteLLM,
+    Mistral,
+    Ollama,
+    OpenAIChat,
+    OpenAIResponses,
+)
 from tests.harness.provider import Behaviour, Provider
 
 # Before its first import: no price table from the network, and the HTTP library that can be mocked.
@@ -129,131 +140,6 @@ async def run(queue: Queue, url: str) -> Callable[..., Awaitable[Ended]]:
     return to_its_end
 
 
-class Api:
-    """How the clients of one API are made and asked."""
-
-    name = ""
-    sdk = ""
-
-    def make(self, provider: Provider, **options: Any) -> Any:
-        """An async client."""
-        raise NotImplementedError
-
-    async def close(self, client: Any) -> None:
-        await client.close()
-
-    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
-        """Ask for a stream."""
-        raise NotImplementedError
-
-    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
-        """Ask for an answer in one piece; its text."""
-        raise NotImplementedError
-
-    def text(self, event: Any) -> str:
-        """The text of an event of a stream."""
-        raise NotImplementedError
-
-    def is_end(self, event: Any) -> bool:
-        """Whether the event says why the answer ended."""
-        raise NotImplementedError
-
-
-def messages(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]
-
-
-class OpenAIChat(Api):
-    name = "openai.chat"
-    sdk = "openai"
-
-    def make(self, provider: Provider, **options: Any) -> Any:
-        return openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k", **options)
-
-    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
-        return await client.chat.completions.create(
-            model=model, messages=messages(prompt), stream=True, **more
-        )
-
-    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
-        answer = await client.chat.completions.create(
-            model=model, messages=messages(prompt), **more
-        )
-        return answer.choices[0].message.content
-
-    def text(self, event: Any) -> str:
-        return event.choices[0].delta.content or ""
-
-    def is_end(self, event: Any) -> bool:
-        return bool(event.choices[0].finish_reason)
-
-
-class OpenAIResponses(OpenAIChat):
-    name = "openai.responses"
-
-    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
-        return await client.responses.create(model=model, input=prompt, stream=True, **more)
-
-    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
-        return (await client.responses.create(model=model, input=prompt, **more)).output_text
-
-    def text(self, event: Any) -> str:
-        return event.delta if event.type == "response.output_text.delta" else ""
-
-    def is_end(self, event: Any) -> bool:
-        return event.type == "response.completed"
-
-
-class Anthropic(Api):
-    name = "anthropic.messages"
-    sdk = "anthropic"
-
-    def make(self, provider: Provider, **options: Any) -> Any:
-        return anthropic.AsyncAnthropic(base_url=provider.url, api_key="k", **options)
-
-    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
-        more = {"max_tokens": 1000} | more
-        return await client.messages.create(
-            model=model, messages=messages(prompt), stream=True, **more
-        )
-
-    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
-        more = {"max_tokens": 1000} | more
-        answer = await client.messages.create(model=model, messages=messages(prompt), **more)
-        return answer.content[0].text
-
-    def text(self, event: Any) -> str:
-        return event.delta.text if event.type == "content_block_delta" else ""
-
-    def is_end(self, event: Any) -> bool:
-        return event.type == "message_delta"
-
-
-class LiteLLM(OpenAIChat):
-    """The function, with the provider's address bound to it."""
-
-    name = "litellm"
-    sdk = "litellm"
-
-    def make(self, provider: Provider, **options: Any) -> Any:
-        import litellm
-
-        self._more = {"api_base": provider.openai_url, "api_key": "k"}
-        return litellm.acompletion
-
-    async def close(self, client: Any) -> None:
-        pass
-
-    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
-        more = self._more | more
-        return await client(model=f"openai/{model}", messages=messages(prompt), stream=True, **more)
-
-    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
-        more = self._more | more
-        answer = await client(model=f"openai/{model}", messages=messages(prompt), **more)
-        return answer.choices[0].message.content
-
-
 APIS = (
     OpenAIChat,
     OpenAIResponses,
@@ -267,6 +153,13 @@ APIS = (
 def api(request: pytest.FixtureRequest) -> Api:
     if request.param.sdk == "litellm" and not HAS_LITELLM:
         pytest.skip(NO_LITELLM)
+    return request.param()
+
+
+@pytest.fixture(params=(Gemini, Mistral, Cohere, Ollama), ids=lambda kind: kind.name)
+def vendor(request: pytest.FixtureRequest) -> Api:
+    """The same for the SDKs whose functions are metered one by one."""
+    pytest.importorskip(request.param.sdk)
     return request.param()
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
-from glidemq_llm._read import fields, items, text
 from glidemq_llm.metering import MeterSettings
+from glidemq_llm.providers._chat_requests import anthropic_request
 from glidemq_llm.providers._hooks import (
     Hook,
     Wrapping,
@@ -58,7 +57,6 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
 __all__ = ["reading"]
 
 CHAT_API = _API
-_DEFAULT_MAX_TOKENS = 4096
 
 
 def quiet(client: Any) -> Any:
@@ -67,30 +65,13 @@ def quiet(client: Any) -> Any:
 
 
 def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a streamed call, from messages in the chat format: system messages become `system`."""
-    system = [
-        _text_of(message) for message in messages if message.get("role") in ("system", "developer")
-    ]
-    rest = [message for message in messages if message.get("role") not in ("system", "developer")]
-    arguments = {
-        "max_tokens": params.pop("max_completion_tokens", None) or _DEFAULT_MAX_TOKENS,
-        **params,
-    }
-    if system:
-        arguments.setdefault("system", "\n\n".join(system))
-    return {**arguments, "model": model, "messages": rest, "stream": True}
+    """The arguments of a streamed call, from messages in the chat format."""
+    return {**anthropic_request(model, messages, params), "stream": True}
 
 
 async def send_chat(client: Any, request: dict[str, Any]) -> Any:
     """Send it; answers the SDK's stream."""
     return await client.messages.create(**request)
-
-
-def _text_of(message: Mapping[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    return "".join(text(fields(part).get("text")) or "" for part in items(content))
 
 
 def _install_stream(

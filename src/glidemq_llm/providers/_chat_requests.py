@@ -1,0 +1,223 @@
+"""From the chat format to the requests of Anthropic, Gemini and Bedrock."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+from glidemq_llm._chat_format import (
+    Image,
+    Own,
+    Part,
+    Text,
+    ToolResult,
+    ToolUse,
+    read_chat,
+    read_tool_choice,
+    read_tools,
+    take_limits,
+)
+from glidemq_llm._read import fields
+
+Request = dict[str, Any]
+
+_MAX_TOKENS: Final = (
+    4096  # Anthropic wants a limit; it is what gets reserved, so it is not the largest possible
+)
+_ANTHROPIC_PARTS: Final = frozenset(
+    """image document tool_use tool_result thinking redacted_thinking server_tool_use search_result
+    web_search_tool_result container_upload""".split()
+)
+_GEMINI_PARTS: Final = frozenset(
+    """inline_data inlineData file_data fileData function_call functionCall function_response functionResponse
+    executable_code executableCode code_execution_result codeExecutionResult thought""".split()
+)
+_BEDROCK_PARTS: Final = frozenset(
+    """image document video toolUse toolResult cachePoint reasoningContent guardContent""".split()
+)
+
+
+def anthropic_request(model: str, messages: list[Any], params: Request) -> Request:
+    """The arguments of `messages.create`.
+
+    Raises:
+        UnrecoverableError: There is a part that Anthropic has no counterpart for.
+    """
+    chat = read_chat(messages, own=_ANTHROPIC_PARTS)
+    params = dict(params)
+    limits = take_limits(params)
+    request: Request = {"max_tokens": limits.pop("max_tokens", _MAX_TOKENS)}
+    if "stop" in limits:
+        request["stop_sequences"] = limits.pop("stop")
+    if chat.system:
+        request["system"] = chat.system
+    functions, own = read_tools(params.pop("tools", None))
+    if functions or own:
+        request["tools"] = [
+            *(
+                {"name": tool.name, "description": tool.description, "input_schema": tool.schema}
+                for tool in functions
+            ),
+            *own,
+        ]
+    choice = params.pop("tool_choice", None)
+    if choice is not None:
+        request["tool_choice"] = _anthropic_choice(choice)
+    turns = [
+        {"role": turn.role, "content": [_anthropic_part(part) for part in turn.parts]}
+        for turn in chat.turns
+    ]
+    return {**request, **limits, **params, "model": model, "messages": turns}
+
+
+def _anthropic_choice(choice: object) -> object:
+    known = read_tool_choice(choice)
+    if known is None:
+        return choice
+    kind, name = known
+    if kind == "function":
+        return {"type": "tool", "name": name}
+    return {"type": "any" if kind == "required" else kind}
+
+
+def _anthropic_part(part: Part) -> object:
+    match part:
+        case Text(written):
+            return {"type": "text", "text": written}
+        case Image(url=url) if url:
+            return {"type": "image", "source": {"type": "url", "url": url}}
+        case Image(media_type=media_type, data=data):
+            source = {"type": "base64", "media_type": media_type, "data": data}
+            return {"type": "image", "source": source}
+        case ToolUse(call_id, name, arguments):
+            return {"type": "tool_use", "id": call_id, "name": name, "input": dict(arguments)}
+        case ToolResult(call_id, _, content):
+            return {"type": "tool_result", "tool_use_id": call_id, "content": content}
+        case Own(own):
+            return own
+
+
+def gemini_request(model: str, messages: list[Any], params: Request) -> Request:
+    """The arguments of `generate_content`.
+
+    Raises:
+        UnrecoverableError: There is a part that Gemini has no counterpart for.
+    """
+    chat = read_chat(messages, own=_GEMINI_PARTS)
+    params = dict(params)
+    limits = take_limits(params)
+    config: Request = dict(fields(params.pop("config", None)))
+    renamed = {"max_tokens": "max_output_tokens", "stop": "stop_sequences"}
+    config |= {renamed.get(name, name): value for name, value in limits.items()}
+    if chat.system:
+        config.setdefault("system_instruction", chat.system)
+    functions, own = read_tools(params.pop("tools", None))
+    if functions or own:
+        declared = [
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters_json_schema": tool.schema,
+            }
+            for tool in functions
+        ]
+        config["tools"] = [*([{"function_declarations": declared}] if declared else []), *own]
+    choice = read_tool_choice(params.pop("tool_choice", None))
+    if choice is not None:
+        config["tool_config"] = {"function_calling_config": _gemini_choice(*choice)}
+    contents = [
+        {
+            "role": "model" if turn.role == "assistant" else "user",
+            "parts": [_gemini_part(part) for part in turn.parts],
+        }
+        for turn in chat.turns
+    ]
+    return {"model": model, "contents": contents, "config": config | params}
+
+
+def _gemini_choice(kind: str, name: str) -> Request:
+    if kind == "function":
+        return {"mode": "ANY", "allowed_function_names": [name]}
+    return {"mode": {"auto": "AUTO", "none": "NONE", "required": "ANY"}[kind]}
+
+
+def _gemini_part(part: Part) -> object:
+    match part:
+        case Text(written):
+            return {"text": written}
+        case Image(url=url) if url:
+            return {"file_data": {"file_uri": url}}
+        case Image(media_type=media_type, data=data):
+            return {"inline_data": {"mime_type": media_type, "data": base64.b64decode(data)}}
+        case ToolUse(_, name, arguments):
+            return {"function_call": {"name": name, "args": dict(arguments)}}
+        case ToolResult(_, name, content):
+            return {"function_response": {"name": name, "response": {"result": content}}}
+        case Own(own):
+            return own
+
+
+def bedrock_request(model: str, messages: list[Any], params: Request) -> Request:
+    """The arguments of `converse_stream`.
+
+    Raises:
+        UnrecoverableError: There is a part that Converse has no counterpart for.
+    """
+    chat = read_chat(messages, own=_BEDROCK_PARTS)
+    params = dict(params)
+    limits = take_limits(params)
+    names = {
+        "max_tokens": "maxTokens",
+        "stop": "stopSequences",
+        "temperature": "temperature",
+        "top_p": "topP",
+    }
+    request: Request = {}
+    if limits:
+        request["inferenceConfig"] = {names[name]: value for name, value in limits.items()}
+    if chat.system:
+        request["system"] = [{"text": chat.system}]
+    functions, own = read_tools(params.pop("tools", None))
+    choice = read_tool_choice(params.pop("tool_choice", None))
+    if functions or own:
+        request["toolConfig"] = {
+            "tools": [*map(_bedrock_tool, functions), *own],
+            **_bedrock_choice(choice),
+        }
+    turns = [
+        {"role": turn.role, "content": [_bedrock_part(part) for part in turn.parts]}
+        for turn in chat.turns
+    ]
+    return {**request, **params, "modelId": model, "messages": turns}
+
+
+def _bedrock_tool(tool: Any) -> Request:
+    schema = {"json": dict(tool.schema)}
+    return {"toolSpec": {"name": tool.name, "description": tool.description, "inputSchema": schema}}
+
+
+def _bedrock_choice(choice: tuple[str, str] | None) -> Request:
+    match choice:
+        case ("function", name):
+            return {"toolChoice": {"tool": {"name": name}}}
+        case ("required", _):
+            return {"toolChoice": {"any": {}}}
+        case _:
+            return {}
+
+
+def _bedrock_part(part: Part) -> object:
+    match part:
+        case Text(written):
+            return {"text": written}
+        case Image(media_type=media_type, data=data) if data:
+            kind = media_type.partition("/")[2]
+            return {"image": {"format": kind, "source": {"bytes": base64.b64decode(data)}}}
+        case Image(url=url):
+            return {"image": {"source": {"s3Location": {"uri": url}}}}
+        case ToolUse(call_id, name, arguments):
+            return {"toolUse": {"toolUseId": call_id, "name": name, "input": dict(arguments)}}
+        case ToolResult(call_id, _, content):
+            return {"toolResult": {"toolUseId": call_id, "content": [{"text": content}]}}
+        case Own(own):
+            return own

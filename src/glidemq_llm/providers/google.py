@@ -1,0 +1,122 @@
+"""google-genai (Gemini and Vertex): `generate_content`, `generate_content_stream`, `embed_content`, chats; sync and
+async.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator
+from typing import Any
+
+from glidemq_llm._drivers import AsyncDriver
+from glidemq_llm.metering import MeterSettings
+from glidemq_llm.providers._chat_requests import gemini_request
+from glidemq_llm.providers._functions import (
+    Meter,
+    copy_with,
+    stream_async,
+    stream_sync,
+    whole_async,
+    whole_sync,
+)
+from glidemq_llm.providers._hooks import Wrapping, never, remember, unwrapped
+
+CHAT_API = "gemini"
+
+
+def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
+    """A metered copy of the client: the same class, sharing its connections.
+
+    The SDK retries only what its `http_options` say; leave `retry_options` out, so that the queue retries.
+    """
+    provider = "google-vertex" if getattr(client, "vertexai", False) else "google"
+    wrapping = Wrapping(provider=provider, settings=settings, job=job)
+    models = _metered(client.models, wrapping)
+    aio = copy_with(client.aio, _models=_metered(client.aio.models, wrapping))
+    wrapped = copy_with(client, _models=models, _aio=aio)
+    remember(wrapped, client)
+    return wrapped
+
+
+def quiet(client: Any) -> Any:
+    """The client as it is: it does not retry unless it was told to."""
+    return unwrapped(client)
+
+
+def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a streamed call, from messages in the chat format."""
+    return gemini_request(model, messages, params)
+
+
+async def send_chat(client: Any, request: dict[str, Any]) -> Any:
+    """Send it; answers the SDK's stream."""
+    return await client.aio.models.generate_content_stream(**request)
+
+
+def reading(stream: Any) -> tuple[Any, Any]:
+    """A stream's events, and what closes it."""
+    return Breakable(stream), None
+
+
+def _metered(models: Any, wrapping: Wrapping) -> Any:
+    """A copy of the resource.
+
+    Where the SDK calls functions by itself, one `generate_content` is several requests: each is metered, by the methods
+    that send one.
+    """
+    text = Meter(wrapping=wrapping, api=CHAT_API)
+    vectors = Meter(wrapping=wrapping, api=CHAT_API, is_text=False)
+    whole, stream = _sender(models, "generate_content"), _sender(models, "generate_content_stream")
+    is_async = inspect.iscoroutinefunction(models.generate_content)
+    meter_whole = whole_async if is_async else whole_sync
+    plain = getattr(models, stream)
+    replaced = {
+        whole: meter_whole(getattr(models, whole), text),
+        stream: stream_async(plain, text, _attach) if is_async else stream_sync(plain, text),
+        "embed_content": meter_whole(models.embed_content, vectors),
+    }
+    return copy_with(models, **replaced)
+
+
+def _attach(stream: Any, driver: AsyncDriver) -> Any:
+    return driver.events(Breakable(stream), never)
+
+
+class Breakable:
+    """The SDK's stream, with an end that ends its connection, too.
+
+    Closing the SDK's generator leaves the response below it open, and the model goes on writing. A read that is
+    cancelled closes it.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._has_ended = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._stream.__anext__()
+        except BaseException:
+            self._has_ended = True
+            raise
+
+    async def aclose(self) -> None:
+        """Break off a read, unless the stream has ended."""
+        while not self._has_ended:
+            read = asyncio.ensure_future(self.__anext__())
+            await asyncio.sleep(
+                0
+            )  # it has to have begun, for the cancellation to reach the connection
+            read.cancel()
+            await asyncio.wait((read,))
+            if not read.cancelled():
+                read.exception()
+        await self._stream.aclose()
+
+
+def _sender(models: Any, name: str) -> str:
+    return f"_{name}" if hasattr(models, f"_{name}") else name

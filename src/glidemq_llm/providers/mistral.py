@@ -1,0 +1,82 @@
+"""mistralai: `chat.complete`, `chat.stream`, `embeddings.create`, and their `_async` kin.
+
+Its client answers to both, so that one wrapped client serves sync and async handlers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from glidemq_llm._drivers import AsyncDriver
+from glidemq_llm._drivers_sync import SyncDriver
+from glidemq_llm.metering import MeterSettings
+from glidemq_llm.providers._functions import (
+    Meter,
+    copy_with,
+    stream_async,
+    stream_sync,
+    whole_async,
+    whole_sync,
+)
+from glidemq_llm.providers._hooks import Wrapping, never, reading, remember, unwrapped
+
+CHAT_API = "openai.chat"
+
+__all__ = ["reading"]
+
+
+def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
+    """A metered copy of the client: the same class, sharing its connections."""
+    wrapping = Wrapping(provider="mistral", settings=settings, job=job)
+    change = _no_retries if settings.sdk_retries == 0 else dict
+    text = Meter(wrapping=wrapping, api=CHAT_API, change=change)
+    vectors = Meter(wrapping=wrapping, api=CHAT_API, change=change, is_text=False)
+    chat, embeddings = client.chat, client.embeddings
+    wrapped = copy_with(
+        client,
+        chat=copy_with(
+            chat,
+            complete=whole_sync(chat.complete, text),
+            complete_async=whole_async(chat.complete_async, text),
+            stream=stream_sync(chat.stream, text, _attach),
+            stream_async=stream_async(chat.stream_async, text, _attach_async),
+        ),
+        embeddings=copy_with(
+            embeddings,
+            create=whole_sync(embeddings.create, vectors),
+            create_async=whole_async(embeddings.create_async, vectors),
+        ),
+    )
+    remember(wrapped, client)
+    return wrapped
+
+
+def quiet(client: Any) -> Any:
+    """The client as it is; each call says that it is not to be retried."""
+    return unwrapped(client)
+
+
+def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a streamed call: Mistral has the chat format."""
+    return {**params, "model": model, "messages": messages}
+
+
+async def send_chat(client: Any, request: dict[str, Any]) -> Any:
+    """Send it; answers the SDK's stream."""
+    return await client.chat.stream_async(**_no_retries(request))
+
+
+def _no_retries(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"retries": None, **arguments}
+
+
+def _attach_async(stream: Any, driver: AsyncDriver) -> Any:
+    stream.generator = driver.events(stream.generator, never, stream.close)
+    stream.close = driver.close
+    return stream
+
+
+def _attach(stream: Any, driver: SyncDriver) -> Any:
+    stream.generator = driver.events(stream.generator, never, stream.close)
+    stream.close = driver.close
+    return stream

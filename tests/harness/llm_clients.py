@@ -1,0 +1,296 @@
+"""The clients of every API that can be wrapped: how each is made for the fake provider, and asked for an answer."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from tests.harness.provider import Provider
+
+
+class Api:
+    """How the clients of one API are made and asked."""
+
+    name = ""
+    sdk = ""
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        """An async client."""
+        raise NotImplementedError
+
+    def make_now(self, provider: Provider) -> Any:
+        """A sync client; where one client answers to both, that one."""
+        return self.make(provider)
+
+    async def close(self, client: Any) -> None:
+        """End its connections."""
+        await client.close()
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        """Ask for a stream."""
+        raise NotImplementedError
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        """Ask for an answer in one piece; its text."""
+        raise NotImplementedError
+
+    def whole_now(self, client: Any, model: str) -> str:
+        """See whole; by a sync client."""
+        raise NotImplementedError
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        """See stream; by a sync client."""
+        raise NotImplementedError
+
+    def text(self, event: Any) -> str:
+        """The text of an event of a stream."""
+        raise NotImplementedError
+
+    def is_end(self, event: Any) -> bool:
+        """Whether the event says why the answer ended."""
+        raise NotImplementedError
+
+
+def messages(prompt: str) -> list[dict[str, str]]:
+    """A conversation of one message."""
+    return [{"role": "user", "content": prompt}]
+
+
+class OpenAIChat(Api):
+    """openai, chat completions."""
+
+    name = "openai.chat"
+    sdk = "openai"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import openai
+
+        return openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k", **options)
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.chat.completions.create(
+            model=model, messages=messages(prompt), stream=True, **more
+        )
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client.chat.completions.create(
+            model=model, messages=messages(prompt), **more
+        )
+        return answer.choices[0].message.content
+
+    def text(self, event: Any) -> str:
+        return event.choices[0].delta.content or ""
+
+    def is_end(self, event: Any) -> bool:
+        return bool(event.choices[0].finish_reason)
+
+
+class OpenAIResponses(OpenAIChat):
+    """openai, responses."""
+
+    name = "openai.responses"
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.responses.create(model=model, input=prompt, stream=True, **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        return (await client.responses.create(model=model, input=prompt, **more)).output_text
+
+    def text(self, event: Any) -> str:
+        return event.delta if event.type == "response.output_text.delta" else ""
+
+    def is_end(self, event: Any) -> bool:
+        return event.type == "response.completed"
+
+
+class Anthropic(Api):
+    """anthropic, messages."""
+
+    name = "anthropic.messages"
+    sdk = "anthropic"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import anthropic
+
+        return anthropic.AsyncAnthropic(base_url=provider.url, api_key="k", **options)
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        more = {"max_tokens": 1000} | more
+        return await client.messages.create(
+            model=model, messages=messages(prompt), stream=True, **more
+        )
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        more = {"max_tokens": 1000} | more
+        answer = await client.messages.create(model=model, messages=messages(prompt), **more)
+        return answer.content[0].text
+
+    def text(self, event: Any) -> str:
+        return event.delta.text if event.type == "content_block_delta" else ""
+
+    def is_end(self, event: Any) -> bool:
+        return event.type == "message_delta"
+
+
+class LiteLLM(OpenAIChat):
+    """The function, with the provider's address bound to it."""
+
+    name = "litellm"
+    sdk = "litellm"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import litellm
+
+        self._more = {"api_base": provider.openai_url, "api_key": "k"}
+        return litellm.acompletion
+
+    async def close(self, client: Any) -> None:
+        pass
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        more = self._more | more
+        return await client(model=f"openai/{model}", messages=messages(prompt), stream=True, **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        more = self._more | more
+        answer = await client(model=f"openai/{model}", messages=messages(prompt), **more)
+        return answer.choices[0].message.content
+
+
+class Gemini(Api):
+    """google-genai."""
+
+    name = "gemini"
+    sdk = "google.genai"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        from google import genai
+
+        return genai.Client(api_key="k", http_options={"base_url": provider.url}, **options)
+
+    async def close(self, client: Any) -> None:
+        await client.aio.aclose()
+        client.close()
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.aio.models.generate_content_stream(model=model, contents=prompt, **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client.aio.models.generate_content(model=model, contents=prompt, **more)
+        return answer.text
+
+    def whole_now(self, client: Any, model: str) -> str:
+        return client.models.generate_content(model=model, contents="say it").text
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.models.generate_content_stream(model=model, contents="say it")
+
+    def text(self, event: Any) -> str:
+        return event.text or ""
+
+
+class Mistral(OpenAIChat):
+    """mistralai."""
+
+    name = "mistral"
+    sdk = "mistralai"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        from mistralai.client import Mistral
+
+        return Mistral(api_key="k", server_url=f"{provider.url}/mistral", **options)
+
+    async def close(self, client: Any) -> None:
+        with contextlib.suppress(AttributeError):
+            await client.sdk_configuration.async_client.aclose()
+            client.sdk_configuration.client.close()
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.chat.stream_async(model=model, messages=messages(prompt), **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client.chat.complete_async(model=model, messages=messages(prompt), **more)
+        return answer.choices[0].message.content
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client.chat.complete(model=model, messages=messages("say it"))
+        return answer.choices[0].message.content
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.chat.stream(model=model, messages=messages("say it"))
+
+    def text(self, event: Any) -> str:
+        return event.data.choices[0].delta.content or ""
+
+
+class Cohere(Api):
+    """cohere, version 2 of its API."""
+
+    name = "cohere"
+    sdk = "cohere"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import cohere
+
+        return cohere.AsyncClientV2(api_key="k", base_url=provider.url, **options)
+
+    def make_now(self, provider: Provider) -> Any:
+        import cohere
+
+        return cohere.ClientV2(api_key="k", base_url=provider.url)
+
+    async def close(self, client: Any) -> None:
+        await client._client_wrapper.httpx_client.httpx_client.aclose()
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return client.chat_stream(model=model, messages=messages(prompt), **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client.chat(model=model, messages=messages(prompt), **more)
+        return answer.message.content[0].text
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client.chat(model=model, messages=messages("say it"))
+        return answer.message.content[0].text
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.chat_stream(model=model, messages=messages("say it"))
+
+    def text(self, event: Any) -> str:
+        return event.delta.message.content.text if event.type == "content-delta" else ""
+
+
+class Ollama(Api):
+    """ollama."""
+
+    name = "ollama"
+    sdk = "ollama"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import ollama
+
+        return ollama.AsyncClient(host=provider.url, **options)
+
+    def make_now(self, provider: Provider) -> Any:
+        import ollama
+
+        return ollama.Client(host=provider.url)
+
+    async def close(self, client: Any) -> None:
+        await client._client.aclose()
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client.chat(model=model, messages=messages(prompt), stream=True, **more)
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client.chat(model=model, messages=messages(prompt), **more)
+        return answer.message.content
+
+    def whole_now(self, client: Any, model: str) -> str:
+        return client.chat(model=model, messages=messages("say it")).message.content
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.chat(model=model, messages=messages("say it"), stream=True)
+
+    def text(self, event: Any) -> str:
+        return event.message.content or ""

@@ -1,0 +1,242 @@
+"""Messages in the chat format, turned into the requests of vendors that have another one."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from glidemq_core.errors import UnrecoverableError
+from glidemq_llm.providers._chat_requests import (
+    anthropic_request,
+    bedrock_request,
+    gemini_request,
+)
+
+PNG = base64.b64encode(b"png").decode()
+WEATHER = {"type": "object", "properties": {"at": {"type": "string"}}}
+PARAMS = {
+    "max_completion_tokens": 50,
+    "temperature": 0.5,
+    "top_p": 0.9,
+    "stop": "END",
+    "tools": [
+        {
+            "type": "function",
+            "function": {"name": "weather", "description": "How it is", "parameters": WEATHER},
+        }
+    ],
+    "tool_choice": "required",
+}
+CHAT = [
+    {"role": "system", "content": "be brief"},
+    {"role": "developer", "content": [{"type": "text", "text": "and kind"}]},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "what is this?"},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+        ],
+    },
+    {
+        "role": "assistant",
+        "content": "Let me see.",
+        "tool_calls": [
+            {"id": "c1", "function": {"name": "weather", "arguments": '{"at": "Oslo"}'}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+    {"role": "user", "content": "and now?"},
+]
+
+
+def test_anthropic():
+    assert anthropic_request("claude", CHAT, PARAMS) == {
+        "model": "claude",
+        "max_tokens": 50,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop_sequences": ["END"],
+        "system": "be brief\n\nand kind",
+        "tools": [{"name": "weather", "description": "How it is", "input_schema": WEATHER}],
+        "tool_choice": {"type": "any"},
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "what is this?"},
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": PNG},
+                    },
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "Let me see."},
+                    {"type": "tool_use", "id": "c1", "name": "weather", "input": {"at": "Oslo"}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c1", "content": "rain"},
+                    {"type": "text", "text": "and now?"},
+                ],
+            },
+        ],
+    }
+
+
+def test_gemini():
+    assert gemini_request("gemini", CHAT, PARAMS) == {
+        "model": "gemini",
+        "config": {
+            "max_output_tokens": 50,
+            "temperature": 0.5,
+            "top_p": 0.9,
+            "stop_sequences": ["END"],
+            "system_instruction": "be brief\n\nand kind",
+            "tools": [
+                {
+                    "function_declarations": [
+                        {
+                            "name": "weather",
+                            "description": "How it is",
+                            "parameters_json_schema": WEATHER,
+                        }
+                    ]
+                }
+            ],
+            "tool_config": {"function_calling_config": {"mode": "ANY"}},
+        },
+        "contents": [
+            {
+                "role": "user",
+                "parts": [
+                    {"text": "what is this?"},
+                    {"inline_data": {"mime_type": "image/png", "data": b"png"}},
+                ],
+            },
+            {
+                "role": "model",
+                "parts": [
+                    {"text": "Let me see."},
+                    {"function_call": {"name": "weather", "args": {"at": "Oslo"}}},
+                ],
+            },
+            {
+                "role": "user",
+                "parts": [
+                    {"function_response": {"name": "weather", "response": {"result": "rain"}}},
+                    {"text": "and now?"},
+                ],
+            },
+        ],
+    }
+
+
+def test_gemini_request_is_one_the_sdk_takes():
+    types = pytest.importorskip("google.genai.types")
+    request = gemini_request("gemini", CHAT, PARAMS)
+
+    types.GenerateContentConfig.model_validate(request["config"])
+    contents = [types.Content.model_validate(content) for content in request["contents"]]
+
+    assert contents[2].parts[0].function_response.name == "weather"
+
+
+def test_bedrock():
+    request = bedrock_request("nova", CHAT, PARAMS)
+
+    assert request["modelId"] == "nova"
+    assert request["system"] == [{"text": "be brief\n\nand kind"}]
+    assert request["inferenceConfig"] == {
+        "maxTokens": 50,
+        "temperature": 0.5,
+        "topP": 0.9,
+        "stopSequences": ["END"],
+    }
+    assert request["toolConfig"]["toolChoice"] == {"any": {}}
+    assert request["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"] == {"json": WEATHER}
+    assert request["messages"][0]["content"][1] == {
+        "image": {"format": "png", "source": {"bytes": b"png"}}
+    }
+    assert request["messages"][2]["content"][0] == {
+        "toolResult": {"toolUseId": "c1", "content": [{"text": "rain"}]}
+    }
+
+
+def test_vendors_own_messages_are_left_alone():
+    thinking = {"type": "thinking", "thinking": "hmm", "signature": "s"}
+    marked = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
+    chat = [
+        {"role": "user", "content": [marked]},
+        {"role": "assistant", "content": [thinking, {"type": "text", "text": "hi"}]},
+    ]
+
+    request = anthropic_request("claude", chat, {"max_tokens": 5, "thinking": {"type": "adaptive"}})
+
+    assert request["messages"][0]["content"] == [marked]
+    assert request["messages"][1]["content"][0] == thinking
+    assert request["thinking"] == {"type": "adaptive"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "image_url", "image_url": {"url": "data:image/svg+xml;utf8,<svg/>"}},
+    ],
+)
+@pytest.mark.parametrize("make", [anthropic_request, gemini_request, bedrock_request])
+def test_part_without_a_counterpart_is_refused_with_a_way_out(make, part):
+    with pytest.raises(UnrecoverableError, match="convert="):
+        make("m", [{"role": "user", "content": [part]}], {})
+
+
+@pytest.mark.parametrize(
+    ("choice", "anthropic", "gemini"),
+    [
+        ("auto", {"type": "auto"}, {"mode": "AUTO"}),
+        ("none", {"type": "none"}, {"mode": "NONE"}),
+        (
+            {"type": "function", "function": {"name": "weather"}},
+            {"type": "tool", "name": "weather"},
+            {"mode": "ANY", "allowed_function_names": ["weather"]},
+        ),
+    ],
+)
+def test_tool_choice(choice, anthropic, gemini):
+    params = {"tools": PARAMS["tools"], "tool_choice": choice}
+
+    assert anthropic_request("m", CHAT, params)["tool_choice"] == anthropic
+    config = gemini_request("m", CHAT, params)["config"]
+    assert config["tool_config"]["function_calling_config"] == gemini
+
+
+def test_given_params_are_not_changed():
+    params = dict(PARAMS)
+
+    for make in (anthropic_request, gemini_request, bedrock_request):
+        make("m", CHAT, params)
+
+    assert params == PARAMS
+
+
+def test_image_by_its_address():
+    part = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
+
+    request = anthropic_request("m", [{"role": "user", "content": [part]}], {})
+
+    source = request["messages"][0]["content"][0]["source"]
+    assert source == {"type": "url", "url": "https://x.test/a.png"}
+
+
+def test_broken_arguments_of_a_tool_call_are_refused():
+    call = {"id": "c", "function": {"name": "f", "arguments": "{not json"}}
+
+    with pytest.raises(UnrecoverableError, match="no JSON"):
+        anthropic_request("m", [{"role": "assistant", "tool_calls": [call]}], {})
