@@ -17,7 +17,7 @@ local MAX_ERRORS = 20
 ending.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
   'chunk', 'satellites', 'stream_bytes', 'commit', 'last_chunk', 'parent', 'waits', 'pending', 'counted',
-  'child_failed',
+  'child_failed', 'started_run',
 }
 
 -- What the ending of a plain job needs: one that completed and owns nothing beside its hash.

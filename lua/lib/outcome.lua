@@ -48,9 +48,11 @@ function kinds.retry(tx, id, record, line, fields)
   park.put_back(tx, id, record, extra.delay_ms, 'retry', fields)
 end
 
---- A claim that never started: no attempt, no stall, same place, and the run number is given back.
+--- A claim that never started: no attempt, no stall, same place, and the run number is given back. Not that of a run
+-- which has written something: the next one's would be taken for it.
 function kinds.released(tx, id, record)
-  park.put_back(tx, id, record, 0, '', { 'run', num.of(record.run, 1) - 1 })
+  local step = record.started_run == record.run and 0 or 1
+  park.put_back(tx, id, record, 0, '', { 'run', num.of(record.run, 1) - step })
 end
 
 function outcome.is_kind(kind)
