@@ -7,7 +7,6 @@ knows from the state before a call which states may follow it, and what the call
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 
@@ -42,7 +41,7 @@ def test_any_order_of_calls_keeps_every_job_in_one_place(server: ValkeyServer, s
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 def test_ten_thousand_calls_in_any_order_keep_every_job_in_one_place(server: ValkeyServer):
-    seed = int(os.environ.get("GLIDEMQ_SEED", random.randrange(10**6)))
+    seed = int(os.environ.get("GLIDEMQ_SEED", "701560"))  # this one once found a number used twice
 
     story = _play(server, seed, steps=10_000, check_every=100)
 
