@@ -42,9 +42,12 @@ async def has_ended(provider, model):
     """The call, once it has ended."""
 
     def look():
-        while (call := provider.calls(model=model)[-1]).ended is None:
-            provider.wait("end", count=len(provider.events("end")) + 1)
-        return call
+        while True:
+            seen = len(provider.events("end"))  # before the look, so that none is missed
+            call = provider.calls(model=model)[-1]
+            if call.ended is not None:
+                return call
+            provider.wait("end", count=seen + 1)
 
     return await asyncio.to_thread(look)
 
