@@ -1,5 +1,5 @@
 # `make demo` and `make test` work on a fresh machine: they make .venv and install what they need.
-.PHONY: help demo test faults litellm test-all check format bench clean
+.PHONY: help demo test faults litellm vendors test-all check format bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -20,6 +20,10 @@ $(VENV)-litellm/.installed: pyproject.toml scripts/setup
 	scripts/setup $(VENV)-litellm litellm
 	@touch $@
 
+$(VENV)-vendors/.installed: pyproject.toml scripts/setup
+	scripts/setup $(VENV)-vendors vendors
+	@touch $@
+
 demo: $(VENV)/.demo ## two workers and a small real model; one worker is killed in mid-answer
 	@$(BIN)/glidemq demo $(ARGS)
 
@@ -31,6 +35,9 @@ faults: $(VENV)/.installed $(VENV)/.demo ## tests that kill, freeze and cut; the
 
 litellm: $(VENV)-litellm/.installed ## tests of the provider parts with litellm and the openai client it holds to
 	@PATH="$(CURDIR)/$(VENV)-litellm/bin:$$PATH" scripts/test litellm $(ARGS)
+
+vendors: $(VENV)-vendors/.installed ## recipes per vendor; agent frameworks; mock providers of others
+	@PATH="$(CURDIR)/$(VENV)-vendors/bin:$$PATH" scripts/test vendors $(ARGS)
 
 test-all: $(VENV)/.installed $(VENV)/.demo ## everything
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test all $(ARGS)
@@ -45,4 +52,4 @@ bench: $(VENV)/.installed ## figures beside those of other queues, from one run 
 	@$(BIN)/python bench/run.py $(ARGS)
 
 clean: ## remove the environment and what the tools left
-	rm -rf $(VENV) $(VENV)-litellm .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) $(VENV)-litellm $(VENV)-vendors .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
