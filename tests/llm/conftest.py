@@ -43,7 +43,7 @@ os.environ.setdefault("DISABLE_AIOHTTP_TRANSPORT", "True")
 
 HAS_LITELLM = importlib.util.find_spec("litellm") is not None
 NO_LITELLM = (
-    "litellm is not installed (it holds openai at 2.x; it has a test environment of its own)"
+    "litellm is not installed (it is tested with the older majors: make litellm)"
 )
 
 if "httpcore2" not in respx.mocks.Mocker.registry:

@@ -13,7 +13,7 @@ from tests.harness.provider import Behaviour
 
 if importlib.util.find_spec("litellm") is None:
     pytest.skip(
-        "litellm is not installed (it holds openai at 2.x; it has a test environment of its own)",
+        "litellm is not installed (it is tested with the older majors: make litellm)",
         allow_module_level=True,
     )
 
