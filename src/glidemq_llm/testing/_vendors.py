@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.harness.provider_shapes import SHAPES, Billed, Shape
+from glidemq_llm._read import fields
+from glidemq_llm.testing._shapes import SHAPES, Billed, Shape
 
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -38,16 +39,16 @@ def shape_of(path: str, body: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
     found = _GEMINI.fullmatch(path)
     if found:
         messages = [{"content": content.get("parts")} for content in body.get("contents") or ()]
-        limit = (body.get("generationConfig") or {}).get("maxOutputTokens")
+        limit = fields(body.get("generationConfig")).get("maxOutputTokens")
         named = {"model": found[1], "stream": found[2].startswith("stream")}
         return GeminiShape(), {**body, **named, "messages": messages, "max_tokens": limit}
     found = _CONVERSE.fullmatch(path)
     if found:
-        limit = (body.get("inferenceConfig") or {}).get("maxTokens")
+        limit = fields(body.get("inferenceConfig")).get("maxTokens")
         named = {"model": found[1], "stream": found[2].endswith("stream"), "max_tokens": limit}
         return ConverseShape(), {**body, **named}
     if path == "/api/chat":
-        limit = (body.get("options") or {}).get("num_predict")
+        limit = fields(body.get("options")).get("num_predict")
         return OllamaShape(), {"stream": True, **body, "max_tokens": limit}
     other = {"/mistral/v1/chat/completions": MistralShape(), "/v2/chat": CohereShape()}
     return (other[path], dict(body)) if path in other else None
@@ -128,7 +129,12 @@ class CohereShape(Shape):
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
-        message = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": []}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": [],
+            "tool_plan": "",
+            "tool_calls": [],
+        }
         yield _event("message-start", id=call.id, delta={"message": message})
         content = {"type": "text", "text": ""}
         yield _event("content-start", index=0, delta={"message": {"content": content}})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from glidemq_llm._read import fields, items
 
 _TYPES = {
     400: "invalid_request_error",
@@ -119,7 +121,7 @@ class ResponsesShape(Shape):
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
         yield _event("response.created", response=self._response(call, "in_progress", []))
-        item = {
+        item: dict[str, Any] = {
             "id": f"msg-{call.id}",
             "type": "message",
             "role": "assistant",
@@ -127,7 +129,7 @@ class ResponsesShape(Shape):
             "content": [],
         }
         yield _event("response.output_item.added", output_index=0, item=item)
-        part = {"type": "output_text", "text": "", "annotations": []}
+        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
         place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
         yield _event("response.content_part.added", **place, part=part)
 
@@ -147,8 +149,8 @@ class ResponsesShape(Shape):
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
-        content = [{"type": "output_text", "text": call.text, "annotations": []}]
-        item = {
+        content: list[Any] = [{"type": "output_text", "text": call.text, "annotations": []}]
+        item: dict[str, Any] = {
             "id": f"msg-{call.id}",
             "type": "message",
             "role": "assistant",
@@ -284,18 +286,22 @@ def texts(request: Mapping[str, Any]) -> list[str]:
     """All texts of a request's messages, the last one last."""
     found: list[str] = []
     parts: list[Any] = [request.get("system"), request.get("instructions")]
-    parts += request.get("messages") or []
-    given = request.get("input")
-    parts += given if isinstance(given, list) else [given]
+    parts += items(request.get("messages")) + _listed(request.get("input"))
     for part in parts:
-        content = part.get("content") if isinstance(part, dict) else part
-        pieces = content if isinstance(content, list) else [content]
-        found += [
-            text
-            for piece in pieces
-            if (text := piece.get("text") if isinstance(piece, dict) else piece)
-        ]
+        for piece in _listed(_field(part, "content")):
+            text = _field(piece, "text")
+            if text:
+                found.append(text)
     return found
+
+
+def _field(value: Any, name: str) -> Any:
+    """A field of a message or part; a text that stands for one is itself."""
+    return fields(cast("object", value)).get(name) if isinstance(value, dict) else value
+
+
+def _listed(value: Any) -> list[Any]:
+    return items(cast("object", value)) if isinstance(value, list) else [value]
 
 
 def _data(value: Mapping[str, Any]) -> bytes:

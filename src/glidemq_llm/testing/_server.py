@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.harness.provider_plan import BEFORE_HEADERS, Behaviour
-from tests.harness.provider_shapes import Shape, texts
-from tests.harness.provider_vendors import shape_of
+from glidemq_llm._read import fields
+from glidemq_llm.testing._plan import BEFORE_HEADERS, Behaviour
+from glidemq_llm.testing._shapes import Shape, texts
+from glidemq_llm.testing._vendors import shape_of
 
 # The event's name is for clients that skip events without one.
 _MALFORMED = b'event: content_block_delta\ndata: {"id": "cut in the midd\n\n'
@@ -183,7 +184,7 @@ class ProviderServer:
         is_cut = limit is not None and limit < len(words)
         is_stream = bool(body.get("stream"))
         asks_usage = request.path != "/v1/chat/completions" or not is_stream
-        asks_usage = asks_usage or bool((body.get("stream_options") or {}).get("include_usage"))
+        asks_usage = asks_usage or bool(fields(body.get("stream_options")).get("include_usage"))
         counted = (
             behaviour.input
             if behaviour.input is not None
@@ -403,7 +404,7 @@ def _fake_of(text: str) -> dict[str, Any] | None:
         value = json.loads(text)
     except ValueError:
         return None
-    return value.get("fake") if isinstance(value, dict) else None
+    return fields(value).get("fake")
 
 
 async def main(log: Path) -> None:
@@ -415,7 +416,8 @@ async def main(log: Path) -> None:
         return asyncio.StreamReaderProtocol(_Reader(), provider.serve)
 
     server = await loop.create_server(protocol, "127.0.0.1", 0)
-    print("ready", server.sockets[0].getsockname()[1], flush=True)
+    sys.stdout.write(f"ready {server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)
     await ended.wait()

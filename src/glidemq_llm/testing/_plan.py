@@ -28,7 +28,7 @@ class Behaviour:
         status, error_type, error_code, message, headers: An HTTP error at once, of which nothing is billed. `headers` are
             sent with every answer.
         faults: What happens *before* the n-th token (from 0; `tokens`: after the last; -1: before the headers):
-            "hang" until the caller leaves; "gate:NAME" until Provider.open("NAME"); "malformed" event, the stream then goes
+            "hang" until the caller leaves; "gate:NAME" until FakeProvider.open("NAME"); "malformed" event, the stream then goes
             on; "disconnect" in the middle of the body; "reset" of the connection; "error" event under status 200 (overloaded);
             "end": the stream ends properly, but without its last events.
         tag: Any text; it stands in the log.
@@ -47,8 +47,8 @@ class Behaviour:
     error_type: str | None = None
     error_code: str | None = None
     message: str = "the fake provider was told to fail"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    faults: Mapping[int, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    faults: Mapping[int, str] = field(default_factory=dict[int, str])
     tag: str = ""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,8 @@ class Behaviour:
             TypeError: It has a field nobody knows.
         """
         faults = {int(at): fault for at, fault in plain.get("faults", {}).items()}
-        return cls(**{**plain, "faults": faults})
+        given: dict[str, Any] = {**plain, "faults": faults}
+        return cls(**given)
 
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -7,12 +7,12 @@ import anthropic
 import openai
 import pytest
 
-from tests.harness.provider import Behaviour, Provider
+from glidemq_llm.testing import Behaviour, FakeProvider
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with Provider(tmp_path_factory.mktemp("provider") / "log.jsonl") as provider:
+    with FakeProvider(tmp_path_factory.mktemp("provider") / "log.jsonl") as provider:
         yield provider
 
 
@@ -256,3 +256,13 @@ async def test_log_knows_how_many_calls_were_open_at_once(chat, provider):
 
     provider.wait("end", count=3)
     assert provider.most_at_once() == 3
+
+
+def test_log_without_a_path_is_gone_afterwards():
+    with FakeProvider() as provider:
+        with openai.OpenAI(base_url=provider.openai_url, api_key="-") as client:
+            client.embeddings.create(model="e", input="one", encoding_format="float")
+        provider.wait("end")
+        assert provider.log.exists()
+
+    assert not provider.log.exists()

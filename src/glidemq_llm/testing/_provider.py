@@ -1,0 +1,202 @@
+"""The caller's side of the fake provider: its process, its log and its plans."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from glidemq_llm.testing._plan import Behaviour
+
+_POLL = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderCall:
+    """One call as the provider saw it. Times are seconds of time.monotonic(), which all processes share.
+
+    Attributes:
+        input, cached, output: Billed tokens; `input` includes the cached ones. 0 while the call runs.
+        outcome: "" while it runs; "complete", "caller left", "limited", or the fault that ended it.
+        limit: The request's limit of output tokens.
+    """
+
+    number: int
+    path: str
+    model: str
+    tag: str
+    is_stream: bool
+    limit: int | None
+    started: float
+    first: float | None = None
+    ended: float | None = None
+    status: int = 0
+    outcome: str = ""
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+
+class FakeProvider:
+    """The process and its log; a context manager. Its methods block for a few milliseconds at most, except the waits.
+
+    Args:
+        log: The JSON-lines file it writes. None: one that is gone afterwards.
+    """
+
+    def __init__(self, log: Path | None = None) -> None:
+        self._keeps_log = log is not None
+        self.log = log or Path(tempfile.gettempdir()) / f"glidemq-fake-{uuid.uuid4().hex}.jsonl"
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        # It ends when its standard input closes, however we end.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "glidemq_llm.testing._server", str(self.log)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout
+        self.port = int(self._process.stdout.readline().split()[1])
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.communicate()
+        if not self._keeps_log:
+            self.log.unlink(missing_ok=True)
+
+    @property
+    def url(self) -> str:
+        """The base URL for Anthropic's client."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def openai_url(self) -> str:
+        """The base URL for OpenAI's client."""
+        return f"{self.url}/v1"
+
+    def plan(self, model: str, *behaviours: Behaviour) -> None:
+        """Say what the next calls of a model do, one after the other; "*" stands for all models."""
+        self._control(
+            "plan", model=model, behaviours=[behaviour.plain() for behaviour in behaviours]
+        )
+
+    def usually(self, behaviour: Behaviour, *, model: str = "*") -> None:
+        """Say what the calls do for which nothing is planned."""
+        self._control("usual", model=model, behaviour=behaviour.plain())
+
+    def open(self, gate: str) -> None:
+        """Let the calls go on that stand before a gate, now and later."""
+        self._control("open", gate=gate)
+
+    def limit(self, calls: int | None, *, seconds: float = 60) -> None:
+        """Admit at most `calls` in any `seconds`, and answer 429 with `retry-after` to the others; None: no limit."""
+        self._control("limit", calls=calls, seconds=seconds)
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The log's lines so far, in order: "start", "first", "gate", "hang", "end"."""
+        lines = self.log.read_bytes().split(b"\n")[:-1] if self.log.exists() else []
+        found = [json.loads(line) for line in lines]
+        return [event for event in found if kind is None or event["event"] == kind]
+
+    def calls(self, *, tag: str | None = None, model: str | None = None) -> list[ProviderCall]:
+        """All calls, or those of a tag or a model, in the order they came."""
+        starts: dict[int, dict[str, Any]] = {}
+        for event in self.events():
+            number, at = event.pop("call"), event.pop("at")
+            match event.pop("event"):
+                case "start":
+                    starts[number] = {
+                        "number": number,
+                        "started": at,
+                        "is_stream": event.pop("stream"),
+                        **event,
+                    }
+                case "first":
+                    starts[number]["first"] = at
+                case "end":
+                    starts[number] |= {"ended": at, **event}
+                case _:
+                    pass
+        found = [ProviderCall(**call) for call in starts.values()]
+        return [call for call in found if tag in (None, call.tag) and model in (None, call.model)]
+
+    def billed(self, *, tag: str | None = None, model: str | None = None) -> dict[str, int]:
+        """The sums of billed tokens, disjoint: "input" (not cached), "cached_input", "output"; without those that are 0."""
+        calls = self.calls(tag=tag, model=model)
+        sums = {
+            "input": sum(call.input - call.cached for call in calls),
+            "cached_input": sum(call.cached for call in calls),
+            "output": sum(call.output for call in calls),
+        }
+        return {category: tokens for category, tokens in sums.items() if tokens}
+
+    def busiest(self, seconds: float, *, weigh: Callable[[ProviderCall], int] = lambda _: 1) -> int:
+        """The most admitted calls (or tokens, by `weigh`) that began in any window of that length."""
+        calls = [call for call in self.calls() if call.outcome != "limited"]
+        return max(
+            (
+                sum(
+                    weigh(call)
+                    for call in calls
+                    if first.started <= call.started < first.started + seconds
+                )
+                for first in calls
+            ),
+            default=0,
+        )
+
+    def most_at_once(self) -> int:
+        """The most calls that were open at one time."""
+        calls = self.calls()
+        steps = [(call.started, 1) for call in calls] + [
+            (call.ended, -1) for call in calls if call.ended is not None
+        ]
+        open_calls, most = 0, 0
+        for _, step in sorted(steps):
+            open_calls += step
+            most = max(most, open_calls)
+        return most
+
+    def wait(self, kind: str, *, count: int = 1, timeout: float = 10) -> list[dict[str, Any]]:
+        """Block until the log has `count` events of a kind. In a coroutine: `await asyncio.to_thread(provider.wait, "gate")`.
+
+        Raises:
+            TimeoutError: It has fewer; the message says what it has.
+        """
+        deadline = time.monotonic() + timeout
+        while len(found := self.events(kind)) < count:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{len(found)} of {count} {kind!r} within {timeout:g} s; log: {self.events()}"
+                )
+            time.sleep(_POLL)
+        return found
+
+    def _control(self, what: str, **body: object) -> None:
+        with self._connection() as connection:
+            connection.request("POST", f"/control/{what}", json.dumps(body))
+            status = connection.getresponse().status
+        if status != 200:
+            raise RuntimeError(f"the provider answered {status} to {what}")
+
+    @contextmanager
+    def _connection(self) -> Generator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            yield connection
+        finally:
+            connection.close()
