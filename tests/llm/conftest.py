@@ -42,9 +42,7 @@ os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 os.environ.setdefault("DISABLE_AIOHTTP_TRANSPORT", "True")
 
 HAS_LITELLM = importlib.util.find_spec("litellm") is not None
-NO_LITELLM = (
-    "litellm is not installed (it is tested with the older majors: make litellm)"
-)
+NO_LITELLM = "litellm is not installed (it is tested with the older majors: make litellm)"
 
 if "httpcore2" not in respx.mocks.Mocker.registry:
 
