@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from glidemq_llm.limits import Axis as Axis
     from glidemq_llm.limits import RateLimits as RateLimits
     from glidemq_llm.limits import parse_rate_limits as parse_rate_limits
-    from glidemq_llm.metering import MeterSettings as MeterSettings
     from glidemq_llm.pricing import Cost as Cost
     from glidemq_llm.pricing import Pricing as Pricing
+    from glidemq_llm.settings import MeterSettings as MeterSettings
     from glidemq_llm.tokens import Corrections as Corrections
     from glidemq_llm.tokens import Estimate as Estimate
     from glidemq_llm.tokens import ReceivedCounter as ReceivedCounter
@@ -57,14 +57,13 @@ _MODULES = {
         "UnpricedModel",
     ),
     "limits": ("Axis", "RateLimits", "parse_rate_limits"),
-    "metering": ("MeterSettings",),
     "pricing": ("Cost", "Pricing"),
+    "settings": ("MeterSettings",),
     "tokens": ("Corrections", "Estimate", "ReceivedCounter", "count_text", "estimate_tokens"),
     "translators": ("Translator", "translator"),
     "usage": ("Usage", "UsageAccumulator", "normalize_usage"),
     "_wrap": ("wrap",),
     "handler": ("chat_handler", "responses_handler", "embeddings_handler"),
-    "throttle": ("Throttle",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

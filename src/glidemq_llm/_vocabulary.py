@@ -85,9 +85,11 @@ def prefetch(name: str = "o200k_base") -> None:
     job.
 
     Raises:
-        ImportError: tiktoken is not installed.
+        ImportError: tiktoken is not installed; the message names the extra that brings it.
         OSError: The download failed, or the cache folder can't be written to.
     """
+    if not _package_folders("tiktoken"):
+        raise ImportError('exact counting needs tiktoken: pip install "glidemq-llm[tokens]"')
     import tiktoken
 
     if _find(name) is None:

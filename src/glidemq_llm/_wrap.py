@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from glidemq_core.errors import InvalidOption
-from glidemq_llm.metering import MeterSettings
-from glidemq_llm.pricing import Pricing
 from glidemq_llm.providers._hooks import unwrapped
+from glidemq_llm.settings import MeterOptions, MeterSettings, with_options
 
 T = TypeVar("T")
 
@@ -31,13 +30,8 @@ def wrap(
     client: T,
     *,
     job: Any = None,
-    stream: bool = True,
-    report: bool = True,
-    include_reasoning: bool = True,
-    pricing: Pricing | None = None,
-    first_event_timeout: float = 120.0,
-    idle_timeout: float = 60.0,
-    sdk_retries: int = 0,
+    settings: MeterSettings | None = None,
+    **options: Unpack[MeterOptions],
 ) -> T:
     """A metered copy of a provider's client: the same class, the same methods, sharing its connections.
 
@@ -51,28 +45,15 @@ def wrap(
             "bedrock-runtime". An async client is metered in async handlers, a sync one in sync handlers, which run in
             threads of their own.
         job: The job that all calls belong to. Default: the one whose handler is running.
-        stream: Write answers into the job's stream. `include_reasoning`: thinking, too.
-        report: Book usage on the job.
-        pricing: Where prices come from. Default: what the vendor states, then the installed price tables.
-        first_event_timeout, idle_timeout: Seconds a stream may be silent; then it is closed and the attempt fails.
-        sdk_retries: The SDK's own retries inside a job. Default 0: the queue retries, and waits as long as the vendor
-            asks.
+        settings: How calls are metered.
+        options: Fields of `MeterSettings`, which beat those of `settings`: `pricing`, `limits`, `stream`, `idle_timeout`, ...
 
     Raises:
-        InvalidOption: The client's library is not known here; use `job.report_usage` with it.
+        InvalidOption: The client's library is not known here (then use `job.llm_call`), or an option is not what it has to be.
     """
     provider = package_of(client)
-    settings = MeterSettings(
-        stream=stream,
-        report=report,
-        include_reasoning=include_reasoning,
-        pricing=pricing or Pricing(),
-        first_event_timeout=first_event_timeout,
-        idle_timeout=idle_timeout,
-        sdk_retries=sdk_retries,
-    )
     module = importlib.import_module(f"glidemq_llm.providers.{provider}")
-    return module.wrap(unwrapped(client), settings, job)
+    return module.wrap(unwrapped(client), with_options(settings, options), job)
 
 
 def package_of(client: object) -> str:
@@ -89,7 +70,7 @@ def package_of(client: object) -> str:
         "client",
         client,
         f"no adapter for {type(client).__name__}; known are {', '.join(sorted(_PROVIDERS))}. "
-        "With any other SDK, call job.stream_chunk and job.report_usage yourself",
+        "Any other SDK is metered by hand: async with job.llm_call(model, tokens=estimate) as call: ...",
     )
 
 

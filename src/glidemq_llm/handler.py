@@ -11,8 +11,9 @@ from glidemq_core.errors import InvalidOption, UnrecoverableError
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._fallback import Backend, Hop, Route, backends_of, first_that_answers, routes_of
 from glidemq_llm._read import fields, items
-from glidemq_llm.metering import MeteredCall, MeterSettings
+from glidemq_llm.metering import MeteredCall
 from glidemq_llm.pricing import Pricing
+from glidemq_llm.settings import MeterSettings
 
 Handler: TypeAlias = Callable[[RunningJob], Awaitable[dict[str, Any]]]
 Convert: TypeAlias = Callable[[str, list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]

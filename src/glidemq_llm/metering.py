@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from glidemq_core.throttle import Throttle
@@ -16,44 +16,11 @@ from glidemq_llm._read import text
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
 from glidemq_llm.errors import StreamFailed, StreamInterrupted, StreamStalled
-from glidemq_llm.pricing import Cost, Pricing
+from glidemq_llm.pricing import Cost
+from glidemq_llm.settings import MeterSettings
 from glidemq_llm.tokens import Estimate, ReceivedCounter, estimate_tokens
 from glidemq_llm.translators import Translator, translator
 from glidemq_llm.usage import Usage, UsageAccumulator
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeterSettings:
-    """How calls are metered.
-
-    Attributes:
-        stream: Write the answer into the job's stream. `report`: book its usage on the job.
-        include_reasoning: Write thinking into the stream, too.
-        pricing: Where prices come from.
-        first_event_timeout, idle_timeout: Seconds a stream may be silent before its first event and between two.
-        sdk_retries: The SDK's own retries inside a job. 0: the queue owns retries.
-        limits: Limiters by "provider/model", "provider" or "*": all that fit a call are passed, shared with every
-            worker that names them.
-        slice: Reserve the answer of a stream in slices of so many tokens instead of all at once; a stream whose next
-            slice is refused is closed. None: all at once.
-        call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
-    """
-
-    stream: bool = True
-    report: bool = True
-    include_reasoning: bool = True
-    pricing: Pricing = field(default_factory=Pricing)
-    first_event_timeout: float = 120.0
-    idle_timeout: float = 60.0
-    sdk_retries: int = 0
-    limits: Mapping[str, Throttle] = field(default_factory=dict[str, Throttle])
-    slice: int | None = None
-    call_timeout: float = 600.0
-
-    @property
-    def longest_silence(self) -> float:
-        """Seconds a sync client may wait for anything to read."""
-        return max(self.first_event_timeout, self.idle_timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

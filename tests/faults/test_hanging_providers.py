@@ -12,8 +12,7 @@ from openai import AsyncOpenAI
 
 from glidemq_core import Budget, Chunk, JobFailed, Queue, Worker, kept_text
 from glidemq_core.ledger import Ledger
-from glidemq_llm import Pricing, chat_handler
-from glidemq_llm.metering import MeterSettings
+from glidemq_llm import MeterSettings, Pricing, chat_handler
 from tests.harness.provider import Behaviour, Provider
 
 pytestmark = pytest.mark.faults

@@ -13,8 +13,7 @@ from openai import AsyncOpenAI
 
 from glidemq_core import Budget, NewJob, Queue, Throttle, Worker
 from glidemq_core.ledger import Ledger
-from glidemq_llm import Pricing, chat_handler
-from glidemq_llm.metering import MeterSettings
+from glidemq_llm import MeterSettings, Pricing, chat_handler
 from tests.harness.money import behaviour, money_problems, rate_problems, spender
 from tests.harness.provider import Behaviour, Provider
 from tests.harness.workers import Workers

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import glidemq_llm
+from glidemq_llm import _wrap
 
 HEAVY = [
     "openai",
@@ -34,6 +35,7 @@ def refuse(*_, **__):
 socket.socket.connect = refuse
 socket.getaddrinfo = refuse
 import glidemq_llm
+from glidemq_llm import _wrap
 {rest}
 print([name for name in {heavy!r} if name in sys.modules])
 """
@@ -79,3 +81,10 @@ def test_every_listed_name_is_where_the_table_says(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         glidemq_llm.nonsense  # noqa: B018
+
+
+def test_adapters_load_no_vendors_library_by_themselves():
+    adapters = sorted(set(_wrap._PROVIDERS.values()))
+    assert (
+        loaded_after("".join(f"import glidemq_llm.providers.{name}\n" for name in adapters)) == "[]"
+    )

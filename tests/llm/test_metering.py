@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from glidemq_llm import Pricing, StreamFailed, StreamInterrupted, UnpricedModel
+from glidemq_llm import MeterSettings, Pricing, StreamFailed, StreamInterrupted, UnpricedModel
 from glidemq_llm._answers import read_answer
-from glidemq_llm.metering import MeteredCall, MeterSettings
+from glidemq_llm.metering import MeteredCall
 
 CASES = json.loads((Path(__file__).parent / "data" / "usage_cases.json").read_text("utf-8"))[
     "cases"

@@ -388,7 +388,7 @@ async def test_subclass_of_a_client(provider, model, plan, run):
 
 
 def test_unknown_client_is_refused_with_a_way_out():
-    with pytest.raises(InvalidOption, match=r"no adapter for dict.*job\.report_usage"):
+    with pytest.raises(InvalidOption, match=r"no adapter for dict.*job\.llm_call"):
         wrap({})
 
 

@@ -148,7 +148,7 @@ async def test_cancelled_thread_books_what_came(sync_client, provider, model, pl
 
 async def test_own_timeout_of_a_sync_client_stays(provider, model):
     with openai.OpenAI(base_url=provider.openai_url, api_key="k", timeout=5) as client:
-        from glidemq_llm.metering import MeterSettings
+        from glidemq_llm import MeterSettings
         from glidemq_llm.providers._hooks import sync_timeout
 
         assert sync_timeout(client, MeterSettings()) is None

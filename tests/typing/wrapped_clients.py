@@ -12,11 +12,16 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from glidemq_core.context import RunningJob
-from glidemq_llm import Pricing, chat_handler, wrap
+from glidemq_core.throttle import Throttle
+from glidemq_llm import MeterSettings, Pricing, chat_handler, wrap
 
 assert_type(wrap(openai.AsyncOpenAI()), openai.AsyncOpenAI)
 assert_type(wrap(openai.OpenAI(), pricing=Pricing()), openai.OpenAI)
 assert_type(wrap(anthropic.AsyncAnthropic(), stream=False), anthropic.AsyncAnthropic)
+assert_type(
+    wrap(openai.OpenAI(), settings=MeterSettings(slice=50), limits={"*": Throttle(rpm=5)}),
+    openai.OpenAI,
+)
 
 
 def completion(model: str, *, temperature: float = 1.0) -> str:

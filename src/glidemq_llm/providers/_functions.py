@@ -44,13 +44,11 @@ class Meter:
 
     def on_thread(self) -> Any:
         """The job of a sync handler's thread, or None."""
-        job = self.wrapping.current()
-        return None if isinstance(job, RunningJob) else job
+        return self.wrapping.current(is_async=False)
 
     def on_loop(self) -> RunningJob | None:
         """The job of an async handler, or None."""
-        job = self.wrapping.current()
-        return job if isinstance(job, RunningJob) else None
+        return self.wrapping.current(is_async=True)
 
     def async_driver(self, job: RunningJob, request: Mapping[str, Any]) -> AsyncDriver:
         """A driver for a call made now."""

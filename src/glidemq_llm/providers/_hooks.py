@@ -5,19 +5,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from glidemq_core import current_job
 from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
-from glidemq_llm.metering import MeteredCall, MeterSettings
+from glidemq_llm.metering import MeteredCall
+from glidemq_llm.settings import MeterSettings
 
 T = TypeVar("T")
 Arguments = tuple[dict[str, Any], Callable[[Any], bool]]
 
+logger = logging.getLogger("glidemq_llm")
+
+_UNMETERED: Final = {
+    True: "an async client (%s) was called in the sync handler of job %s: its calls are NOT metered, and no budget or "
+    "limiter holds them. Give sync handlers a sync client, or make the handler async",
+    False: "a sync client (%s) was called in the async handler of job %s: its calls are NOT metered, no budget or "
+    "limiter holds them, and they block all jobs of the worker. Use the async client, or make the handler sync",
+}
 _PLAIN: Final = "_glidemq_plain"
 
 
@@ -44,10 +54,21 @@ class Wrapping:
     settings: MeterSettings
     job: Any = None
     sync_timeout: Any = None
+    _told: list[bool] = field(default_factory=list[bool], init=False)
 
-    def current(self) -> Any:
-        """The job that a call made now belongs to, or None."""
-        return self.job if self.job is not None else current_job()
+    def current(self, *, is_async: bool) -> Any:
+        """The job that a call made now is metered for; None outside of a job.
+
+        An async client can't be metered in a thread, nor a sync one on the event loop, which could not write into the
+        stream while it blocks. Money spent in silence is a trap: such calls are logged, once for each client.
+        """
+        job = self.job if self.job is not None else current_job()
+        if job is None or isinstance(job, RunningJob) is is_async:
+            return job
+        if not self._told:
+            self._told.append(True)
+            logger.warning(_UNMETERED[is_async], self.provider, job.id)
+        return None
 
     def bounded(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a sync client's stream with a bound to its silence."""
@@ -55,15 +76,17 @@ class Wrapping:
             arguments if self.sync_timeout is None else {"timeout": self.sync_timeout, **arguments}
         )
 
-    def call(self, hook: Hook, request: Mapping[str, Any], job: Any) -> MeteredCall:
-        """A new call of a job."""
+    def call(
+        self, hook: Hook, request: Mapping[str, Any], job: Any, *, provider: str | None = None
+    ) -> MeteredCall:
+        """A new call of a job; `provider`: where each call may go to another one."""
         settings = self.settings
         if not hook.is_text and settings.stream:
             settings = dataclasses.replace(settings, stream=False)
         return MeteredCall(
             job.next_call_id(),
             api=hook.api,
-            provider=self.provider,
+            provider=provider or self.provider,
             request=request,
             settings=settings,
             attempt=job.attempt,
@@ -137,8 +160,8 @@ def install(outer: Any, inner: Any, hook: Hook, wrapping: Wrapping, *, is_async:
 
 def _async_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
     async def method(*args: Any, **kwargs: Any) -> Any:
-        job = wrapping.current()
-        if not isinstance(job, RunningJob):
+        job = wrapping.current(is_async=True)
+        if job is None:
             return await plain(*args, **kwargs)
         kwargs, is_hidden = hook.prepare(kwargs)
         driver = AsyncDriver(job, wrapping.call(hook, kwargs, job))
@@ -153,9 +176,8 @@ def _async_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
 
 def _sync_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
     def method(*args: Any, **kwargs: Any) -> Any:
-        job = wrapping.current()
-        if job is None or isinstance(job, RunningJob):
-            # On the event loop a blocking call can't write into the stream while it blocks: it stays as it is.
+        job = wrapping.current(is_async=False)
+        if job is None:
             return plain(*args, **kwargs)
         kwargs, is_hidden = hook.prepare(kwargs)
         driver = SyncDriver(job, wrapping.call(hook, kwargs, job))

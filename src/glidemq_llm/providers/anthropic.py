@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
-from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._chat_requests import anthropic_request
 from glidemq_llm.providers._hooks import (
     Hook,
@@ -24,6 +22,7 @@ from glidemq_llm.providers._hooks import (
     sync_timeout,
     unwrapped,
 )
+from glidemq_llm.settings import MeterSettings
 
 _API = "anthropic.messages"
 _RESOURCES = ("messages", "beta.messages")
@@ -86,8 +85,8 @@ def _install_stream(
 
     @functools.wraps(plain)
     def stream(*args: Any, **kwargs: Any) -> Any:
-        job = wrapping.current()
-        if job is None or isinstance(job, RunningJob) is not is_async:
+        job = wrapping.current(is_async=is_async)
+        if job is None:
             return plain(*args, **kwargs)
         call = wrapping.call(hook, kwargs, job)
         if not is_async:

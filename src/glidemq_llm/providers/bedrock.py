@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from glidemq_llm._drivers_sync import SyncDriver
-from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._functions import Meter, copy_with, stream_sync, whole_sync
 from glidemq_llm.providers._hooks import Wrapping, never, remember
+from glidemq_llm.settings import MeterSettings
 
 _API = "bedrock"
 

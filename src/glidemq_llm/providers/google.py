@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from glidemq_llm._drivers import AsyncDriver
-from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._chat_requests import gemini_request
 from glidemq_llm.providers._functions import (
     Meter,
@@ -21,6 +20,7 @@ from glidemq_llm.providers._functions import (
     whole_sync,
 )
 from glidemq_llm.providers._hooks import Wrapping, never, remember, unwrapped
+from glidemq_llm.settings import MeterSettings
 
 CHAT_API = "gemini"
 

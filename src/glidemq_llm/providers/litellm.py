@@ -9,13 +9,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from glidemq_core import current_job
-from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
 from glidemq_llm._read import fields, items
-from glidemq_llm.metering import MeteredCall, MeterSettings
+from glidemq_llm.metering import MeteredCall
 from glidemq_llm.providers._hooks import Hook, Wrapping, never, remember, unwrapped
+from glidemq_llm.settings import MeterSettings
 
 _API = "openai.chat"
 _METHODS = ("completion", "acompletion")
@@ -81,17 +80,18 @@ def _router(router: Any, settings: MeterSettings, job: Any) -> Any:
 def _function(plain: Any, settings: MeterSettings, job: Any) -> Any:
     plain = unwrapped(plain)
     make = _async_function if inspect.iscoroutinefunction(plain) else _sync_function
-    metered = functools.wraps(plain)(make(plain, settings, job))
+    wrapping = Wrapping(provider="litellm", settings=settings, job=job)
+    metered = functools.wraps(plain)(make(plain, wrapping))
     remember(metered, plain)
     return metered
 
 
-def _async_function(plain: Any, settings: MeterSettings, job: Any) -> Any:
+def _async_function(plain: Any, wrapping: Wrapping) -> Any:
     async def metered(*args: Any, **kwargs: Any) -> Any:
-        current = job if job is not None else current_job()
-        if not isinstance(current, RunningJob):
+        current = wrapping.current(is_async=True)
+        if current is None:
             return await plain(*args, **kwargs)
-        kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
+        kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current)
         driver = AsyncDriver(current, call)
         if not kwargs.get("stream"):
             return await driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
@@ -101,16 +101,16 @@ def _async_function(plain: Any, settings: MeterSettings, job: Any) -> Any:
     return metered
 
 
-def _sync_function(plain: Any, settings: MeterSettings, job: Any) -> Any:
+def _sync_function(plain: Any, wrapping: Wrapping) -> Any:
     def metered(*args: Any, **kwargs: Any) -> Any:
-        current = job if job is not None else current_job()
-        if current is None or isinstance(current, RunningJob):
+        current = wrapping.current(is_async=False)
+        if current is None:
             return plain(*args, **kwargs)
-        kwargs, is_hidden, call = _prepare(args, kwargs, settings, current)
+        kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current)
         driver = SyncDriver(current, call)
         if not kwargs.get("stream"):
             return driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
-        kwargs.setdefault("timeout", settings.longest_silence)
+        kwargs.setdefault("timeout", wrapping.settings.longest_silence)
         stream = driver.open(lambda: plain(*args, **kwargs))
         return MeteredStream(stream, driver, is_hidden)
 
@@ -118,10 +118,11 @@ def _sync_function(plain: Any, settings: MeterSettings, job: Any) -> Any:
 
 
 def _prepare(
-    args: tuple[Any, ...], kwargs: dict[str, Any], settings: MeterSettings, job: Any
+    args: tuple[Any, ...], kwargs: dict[str, Any], wrapping: Wrapping, job: Any
 ) -> tuple[dict[str, Any], Callable[[Any], bool], MeteredCall]:
     """The arguments for a metered call: retries off, usage stated; which events to hide; the call."""
-    kwargs = {"num_retries": settings.sdk_retries, "max_retries": settings.sdk_retries, **kwargs}
+    retries = wrapping.settings.sdk_retries
+    kwargs = {"num_retries": retries, "max_retries": retries, **kwargs}
     is_hidden: Callable[[Any], bool] = never
     options = dict(fields(kwargs.get("stream_options")))
     if kwargs.get("stream") and "include_usage" not in options:
@@ -132,8 +133,7 @@ def _prepare(
     provider = str(
         kwargs.get("custom_llm_provider") or (model.partition("/")[0] if "/" in model else "openai")
     )
-    wrapping = Wrapping(provider=provider, settings=settings)
-    return kwargs, is_hidden, wrapping.call(_HOOK, request, job)
+    return kwargs, is_hidden, wrapping.call(_HOOK, request, job, provider=provider)
 
 
 def _is_only_usage(event: Any) -> bool:

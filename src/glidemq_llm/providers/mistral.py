@@ -9,7 +9,6 @@ from typing import Any
 
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
-from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
@@ -19,6 +18,7 @@ from glidemq_llm.providers._functions import (
     whole_sync,
 )
 from glidemq_llm.providers._hooks import Wrapping, never, reading, remember, unwrapped
+from glidemq_llm.settings import MeterSettings
 
 CHAT_API = "openai.chat"
 

@@ -6,7 +6,6 @@ import functools
 import inspect
 from typing import Any
 
-from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
@@ -16,6 +15,7 @@ from glidemq_llm.providers._functions import (
     whole_sync,
 )
 from glidemq_llm.providers._hooks import Wrapping, remember, unwrapped
+from glidemq_llm.settings import MeterSettings
 
 CHAT_API = "ollama"
 

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from glidemq_llm._read import fields
-from glidemq_llm.metering import MeterSettings
 from glidemq_llm.providers._hooks import (
     Arguments,
     Hook,
@@ -19,6 +18,7 @@ from glidemq_llm.providers._hooks import (
     sync_timeout,
     unwrapped,
 )
+from glidemq_llm.settings import MeterSettings
 
 _VENDORS = {
     "openai.com": "openai",

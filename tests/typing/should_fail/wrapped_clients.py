@@ -11,4 +11,5 @@ wrapped = wrap(openai.AsyncOpenAI())
 wrapped.chat.completions.creat()  # error: no such method
 wrapped.chat.completions.create(model=1, messages=[])  # error: not a model's name
 wrap(openai.AsyncOpenAI(), streams=True)  # error: no such option
+wrap(openai.AsyncOpenAI(), limits=5)  # error: not limiters by name
 sync: openai.OpenAI = wrapped  # error: another class

@@ -1,0 +1,90 @@
+"""How calls are metered: one object for every way to do it (`wrap`, the ready-made handlers, your own)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypedDict, cast
+
+from glidemq_core.errors import InvalidOption
+from glidemq_core.throttle import Throttle
+from glidemq_llm.pricing import Pricing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterSettings:
+    """How calls are metered.
+
+    Attributes:
+        stream: Write the answer into the job's stream. `report`: book its usage on the job.
+        include_reasoning: Write thinking into the stream, too.
+        pricing: Where prices come from. Default: what the vendor states, then the installed price tables.
+        first_event_timeout, idle_timeout: Seconds a stream may be silent before its first event and between two; then
+            it is closed and the attempt fails.
+        sdk_retries: The SDK's own retries inside a job. 0: the queue retries, and waits as long as the vendor asks.
+        limits: Limiters by "provider/model", "provider" or "*": all that fit a call are passed, shared with every
+            worker that names them.
+        slice: Reserve the answer of a stream in slices of so many tokens instead of all at once; a stream whose next
+            slice is refused is closed. None: all at once.
+        call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
+
+    Raises:
+        InvalidOption: A time, a count or a limiter is none.
+    """
+
+    stream: bool = True
+    report: bool = True
+    include_reasoning: bool = True
+    pricing: Pricing = field(default_factory=Pricing)
+    first_event_timeout: float = 120.0
+    idle_timeout: float = 60.0
+    sdk_retries: int = 0
+    limits: Mapping[str, Throttle] = field(default_factory=dict[str, Throttle])
+    slice: int | None = None
+    call_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("first_event_timeout", "idle_timeout", "call_timeout"):
+            if not getattr(self, name) > 0:
+                raise InvalidOption(name, getattr(self, name), "not a time above 0")
+        if self.sdk_retries < 0:
+            raise InvalidOption("sdk_retries", self.sdk_retries, "below 0")
+        if self.slice is not None and self.slice < 1:
+            raise InvalidOption("slice", self.slice, "below 1")
+        for name, limiter in self.limits.items():
+            if not isinstance(cast("object", limiter), Throttle):
+                raise InvalidOption(f"limits[{name!r}]", limiter, "not a Throttle")
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds a sync client may wait for anything to read."""
+        return max(self.first_event_timeout, self.idle_timeout)
+
+
+class MeterOptions(TypedDict, total=False):
+    """The fields of MeterSettings as keyword arguments."""
+
+    stream: bool
+    report: bool
+    include_reasoning: bool
+    pricing: Pricing
+    first_event_timeout: float
+    idle_timeout: float
+    sdk_retries: int
+    limits: Mapping[str, Throttle]
+    slice: int | None
+    call_timeout: float
+
+
+def with_options(settings: MeterSettings | None, options: Mapping[str, object]) -> MeterSettings:
+    """Settings with some of their fields replaced.
+
+    Raises:
+        InvalidOption: There is no such field, or it can't have that value.
+    """
+    known = MeterOptions.__annotations__
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidOption(name, value, f"no such option; there are {', '.join(known)}")
+    return dataclasses.replace(settings or MeterSettings(), **options)  # pyright: ignore[reportArgumentType] checked above
