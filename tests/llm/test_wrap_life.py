@@ -218,7 +218,8 @@ async def test_end_without_its_marker_is_no_success(api, client, provider, model
     ended = await run(streaming(api, client, model))
 
     assert ended.job.state == "failed"
-    assert ended.job.error.error_class.endswith("StreamInterrupted")
+    # litellm sees it by itself since 1.110.
+    assert ended.job.error.error_class.endswith(("StreamInterrupted", "MidStreamFallbackError"))
 
 
 async def test_silence_before_the_first_event_ends_the_call(
