@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast
 
 from . import _codec
@@ -41,6 +42,38 @@ OnBegun = Literal["retry", "fail"]
 
 class PossiblyBilled(UnrecoverableError):
     """A paid step began in an earlier run and never ended: it may have been billed, and was told not to repeat."""
+
+
+class _Step:
+    """A step that is being performed holds off the parks of its run, but not those that it comes to itself."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.name = name
+        self._run = run
+        self._parks = 0
+        run.busy += 1
+
+    def park(self) -> None:
+        """It has come to a park (a full budget): the next run begins it anew."""
+        self._parks += 1
+        if self._parks == 1:
+            self._run.busy -= 1
+
+    def withdraw(self) -> None:
+        """Its park was cancelled, by the step itself."""
+        self._parks -= 1
+        if not self._parks:
+            self._run.busy += 1
+
+    def end(self) -> None:
+        """It has returned or raised."""
+        if not self._parks:
+            self._run.busy -= 1
+        self._run.park_if_idle()
+
+
+# Those that the code running here is inside of, the outermost first.
+_steps: ContextVar[tuple[_Step, ...]] = ContextVar("glidemq_steps", default=())
 
 
 class Waiting:
@@ -84,14 +117,15 @@ class Waiting:
                 self.journal.read(key)
                 return rerun["result"]
         await self._stop_if_parked()
-        self._run.busy += 1
+        step = _Step(self._run, name)
+        inside = _steps.set((*_steps.get(), step))
         try:
             return await self._perform(
                 key, hash_, function, args, paid=paid, on_begun=on_begun, name=name
             )
         finally:
-            self._run.busy -= 1
-            self._run.park_if_idle()
+            _steps.reset(inside)
+            step.end()
 
     async def _perform(
         self,
@@ -119,6 +153,7 @@ class Waiting:
 
     async def sleep(self, duration: Seconds) -> None:
         """See RunningJob.sleep."""
+        _refuse_inside_of_a_step("sleep")
         key = self.journal.next_key("sleep", "")
         wait = seconds(duration, "seconds")
         entry, left = await self._begin_wait(key, timeout=wait, name=None, reason="sleep")
@@ -133,6 +168,7 @@ class Waiting:
         Args:
             ask: Answers how many have not ended, and the endings of the others by key.
         """
+        _refuse_inside_of_a_step("wait_for_children")
         key = self.journal.next_key("children", "")
         entry = self.journal.find(key)
         pending, ends = await ask()
@@ -153,6 +189,7 @@ class Waiting:
         self, kind: str, name: str, *, timeout: float | None, reason: str, job_id: str
     ) -> Signal:
         """Wait for a signal; see RunningJob.wait_for_signal."""
+        _refuse_inside_of_a_step("wait_for_signal" if kind == "signal" else "suspend")
         if name in self._run.open_waits:
             raise InvalidOption("name", name, "is being waited for already in this run")
         self._run.open_waits.add(name)
@@ -224,8 +261,10 @@ class Waiting:
 
         Cancelled by the handler itself before the run has ended, the park is withdrawn.
         """
-        run = self._run
+        run, steps = self._run, _steps.get()
         run.parks.append(outcome)
+        for step in steps:
+            step.park()
         run.had_company = run.had_company or run.busy > 0
         run.park_if_idle()
         try:
@@ -233,6 +272,8 @@ class Waiting:
         except asyncio.CancelledError:
             if run.stop_reason is None:
                 run.parks.remove(outcome)
+                for step in steps:
+                    step.withdraw()
             raise
 
     async def _stop_if_parked(self) -> None:
@@ -245,6 +286,15 @@ class Waiting:
         self._run.parked.append(future)
         await future
         raise AssertionError("a parked run does not go on")
+
+
+def _refuse_inside_of_a_step(wait: str) -> None:
+    """A finished step is not entered again: waits that it had passed would be taken for those that follow it."""
+    steps = _steps.get()
+    if steps:
+        raise UnrecoverableError(
+            f"job.{wait} inside of step {steps[-1].name!r}: wait before or after it"
+        )
 
 
 __all__ = ["NO_INPUTS", "OnBegun", "OnChange", "PossiblyBilled", "Waiting"]

@@ -152,7 +152,7 @@ class RunningJob(PaidCalls):
         """Call `function(*args)` once and remember what it returned, across attempts, parks and crashes.
 
         A handler that starts again from the top gets the stored result. Steps of one name are told apart by their
-        order. A step that raises is not stored.
+        order. A step that raises is not stored. Waits belong before or after a step, not inside.
 
         Args:
             inputs: What its result depends on. Default: those arguments that JSON can hold.

@@ -384,3 +384,27 @@ async def test_budget_may_be_called_what_its_owner_is(
         assert await job.result(timeout=10) == 10
 
     assert await used(ledger, name) == 10
+
+
+async def test_step_whose_call_has_no_room_is_parked_with_its_job_and_runs_when_there_is(
+    queue: Queue, work: Callable[..., Worker], ledger: Ledger
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=10, on_exceeded="pause"))
+    begun: list[str] = []
+
+    async def twice(job: Any) -> list[int]:
+        async def step(name: str) -> int:
+            begun.append(name)
+            return await spend(job)
+
+        return [await job.step(name, step, name, paid=True) for name in ("one", "two")]
+
+    async with work(twice, concurrency=1):
+        job = await queue.add("j", {"ask": 10}, budgets=["b"], attempts=1)
+        await until_parked(queue, 1)
+        assert begun == ["one", "two"]
+        await ledger.update_budget("b", Budget(max_total_tokens=20, on_exceeded="pause"))
+        assert await job.result(timeout=10) == [10, 10]
+
+    assert begun == ["one", "two", "two"]
+    assert await used(ledger) == 20

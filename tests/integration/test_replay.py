@@ -127,8 +127,9 @@ def _has_asked(any_server, queue, job):
 
 async def test_wait_that_the_handler_gave_up_does_not_park_it(queue, work, any_server):
     async def gives_up(job):
+        waiting = asyncio.ensure_future(job.wait_for_signal("go"))
+
         async def longer():
-            waiting = asyncio.ensure_future(job.wait_for_signal("go"))
             await eventually(lambda: _has_asked(any_server, queue, job))
             waiting.cancel()
             return "through"

@@ -342,3 +342,19 @@ async def test_wait_outlives_every_client(any_url, queue_name, work, queue):
         await other.signal(job.id, "go", "from elsewhere")
     async with work(wait_for_go):
         assert await job.result(timeout=5) == "from elsewhere"
+
+
+@pytest.mark.parametrize("wait", ["sleep", "wait_for_signal", "suspend", "wait_for_children"])
+async def test_wait_inside_of_a_step_is_refused_by_name(queue, work, wait):
+    async def waits(job):
+        args = {"sleep": (1,), "wait_for_signal": ("go",)}.get(wait, ())
+        await getattr(job, wait)(*args)
+
+    async def handler(job):
+        await job.step("s", waits, job, inputs=None)
+
+    async with work(handler):
+        job = await queue.add("n", attempts=3)
+        with pytest.raises(JobFailed, match=f"job.{wait} inside of step 's'") as caught:
+            await job.result(timeout=5)
+    assert caught.value.reason == "unrecoverable"
