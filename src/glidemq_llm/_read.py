@@ -10,9 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Final, cast
+
+from glidemq_core._codec import sound_text
 
 EMPTY: Mapping[str, Any] = {}
+
+# Ten billion. No call has used as much; a figure beyond is a mistake, and its price might not fit into a ledger.
+_LARGEST_COUNT: Final = 10**10
 
 
 def fields(value: object) -> Mapping[str, Any]:
@@ -64,16 +69,13 @@ def plain(value: object, depth: int = 8) -> Any:
 
 
 def number(value: object) -> int | None:
-    """A count as an int; None for null, negatives, booleans, fractions and anything that is not a
-    number.
+    """A count as an int; None for null, negatives, booleans, fractions, the absurdly large, and
+    anything that is not a number.
     """
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    if isinstance(value, int):
-        return value if value >= 0 else None
-    if isinstance(value, float) and value >= 0 and value.is_integer():
-        return int(value)
-    return None
+    is_count = isinstance(value, int) or value.is_integer()
+    return int(value) if is_count and 0 <= value <= _LARGEST_COUNT else None
 
 
 def first_number(source: Mapping[str, Any], *names: str) -> int:
@@ -86,10 +88,10 @@ def first_number(source: Mapping[str, Any], *names: str) -> int:
 
 
 def text(value: object) -> str | None:
-    """A non-empty string (an enum's value counts), else None."""
+    """A non-empty string (an enum's value counts), fit for UTF-8; else None."""
     if isinstance(value, Enum):
         value = cast("object", value.value)
-    return value if isinstance(value, str) and value else None
+    return sound_text(value) if isinstance(value, str) and value else None
 
 
 def items(value: object) -> list[Any]:

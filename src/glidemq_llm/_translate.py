@@ -63,15 +63,13 @@ def encoded(value: object) -> str:
 
 
 def at_index(index: object) -> Mapping[str, str]:
-    return (
-        _INDEX[index]
-        if isinstance(index, int) and 0 <= index < len(_INDEX)
-        else {"index": str(index or 0)}
-    )
+    number = index if isinstance(index, int) and index >= 0 else 0
+    return _INDEX[number] if number < len(_INDEX) else {"index": str(number)}
 
 
 def error_piece(error: object) -> Piece:
     body = fields(error)
     message = text(body.get("message")) or text(error) or encoded(error)
     code = body.get("code") or body.get("type")
-    return Piece(ChunkType.ERROR, message, {"code": str(code)} if code else {})
+    code = text(code) or (str(code) if isinstance(code, int) else None)
+    return Piece(ChunkType.ERROR, message, {"code": code[:200]} if code else {})

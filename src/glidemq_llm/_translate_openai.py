@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from glidemq_llm._read import fields, items, text
 from glidemq_llm._translate import (
@@ -26,10 +26,10 @@ class ChatTranslator(Base):
         """The pieces of a chunk; the delta of an ordinary token takes the short way."""
         chunk = fields(event)
         choices = chunk.get("choices")
-        if not choices:
+        if not choices or not isinstance(choices, list):
             return self._without_choices(chunk)
         pieces: list[Piece] = []
-        for choice in choices:
+        for choice in cast("list[object]", choices):
             one = fields(choice)
             delta = fields(one.get("delta"))
             content = delta.get("content")
@@ -74,7 +74,7 @@ class ChatTranslator(Base):
 
     def _tool_call(self, call: Mapping[str, Any]) -> Piece:
         function = fields(call.get("function"))
-        index = str(call.get("index") or 0)
+        index = at_index(call.get("index"))["index"]
         call_id = text(call.get("id")) or ""
         if call_id == "null":  # seen at Mistral
             call_id = ""
@@ -120,15 +120,15 @@ class ResponsesTranslator(Base):
         index = at["index"]
         match kind:
             case "response.output_text.delta":
-                return [Piece("content", e.get("delta") or "", at)]
+                return [Piece("content", text(e.get("delta")) or "", at)]
             case "response.reasoning_text.delta":
-                return [Piece("reasoning", e.get("delta") or "", {**at, "kind": "text"})]
+                return [Piece("reasoning", text(e.get("delta")) or "", {**at, "kind": "text"})]
             case "response.reasoning_summary_text.delta":
-                return [Piece("reasoning", e.get("delta") or "", {**at, "kind": "summary"})]
+                return [Piece("reasoning", text(e.get("delta")) or "", {**at, "kind": "summary"})]
             case "response.refusal.delta":
-                return [Piece("refusal", e.get("delta") or "", at)]
+                return [Piece("refusal", text(e.get("delta")) or "", at)]
             case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
-                return [self.more_tool(index, e.get("delta") or "")]
+                return [self.more_tool(index, text(e.get("delta")) or "")]
             case "response.output_item.added":
                 return self._item(index, fields(e.get("item")))
             case "response.function_call_arguments.done" | "response.custom_tool_call_input.done":

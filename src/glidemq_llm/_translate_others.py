@@ -46,11 +46,11 @@ class AnthropicTranslator(Base):
     def _delta(self, delta: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
         match delta.get("type"):
             case "text_delta":
-                return [Piece("content", delta.get("text") or "", at)]
+                return [Piece("content", text(delta.get("text")) or "", at)]
             case "thinking_delta":
-                return [Piece("reasoning", delta.get("thinking") or "", at)]
+                return [Piece("reasoning", text(delta.get("thinking")) or "", at)]
             case "input_json_delta":
-                arguments = delta.get("partial_json") or ""
+                arguments = text(delta.get("partial_json")) or ""
                 return [self.more_tool(at["index"], arguments)] if arguments else NOTHING
             case "citations_delta":
                 return [Piece(ChunkType.CITATION, encoded(delta.get("citation")), at)]

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from itertools import islice
 from typing import Any, cast
 
 from glidemq_llm._read import fields, first_number, items, number, text
+from glidemq_llm.categories import is_name
 
 USAGE_KEYS = ("usage", "usageMetadata", "usage_metadata", "usage_info")
 
@@ -69,6 +71,8 @@ _FINISHED_TYPES = frozenset(
 )
 _ANSWER_TEXT = ("prompt", "response", "message", "context", "thinking")
 _MAX_DETAILS = 8192
+_MAX_COUNTS = 40
+_LARGEST_AMOUNT = 9_000_000  # of money, seconds and the like: what a ledger can hold
 
 
 def is_quiet(top: Mapping[str, Any]) -> bool:
@@ -77,7 +81,7 @@ def is_quiet(top: Mapping[str, Any]) -> bool:
     """
     if top.get("usage") or top.get("usageMetadata") or top.get("usage_metadata"):
         return False
-    choices = top.get("choices")
+    choices = items(top.get("choices"))
     if choices:
         finished = fields(choices[0]).get("finish_reason")
         return not finished and not top.get("x_groq") and not top.get("timings")
@@ -147,7 +151,7 @@ def is_open_delta(top: Mapping[str, Any]) -> bool:
 
 def is_finished(top: Mapping[str, Any]) -> bool:
     """Whether the event ends the answer (some vendors send the usage after it)."""
-    if top.get("type") in _FINISHED_TYPES or top.get("done") is True or "messageStop" in top:
+    if text(top.get("type")) in _FINISHED_TYPES or top.get("done") is True or "messageStop" in top:
         return True
     if any(fields(choice).get("finish_reason") for choice in items(top.get("choices"))):
         return True
@@ -197,7 +201,11 @@ def counts(usage: Mapping[str, Any], searches: int) -> dict[str, int | float]:
         found |= {
             name: value for name, value in tools.items() if name.endswith("_requests") and value
         }
-    return {name: count for name, value in found.items() if (count := _count(value))}
+    return {
+        name: count
+        for name, value in islice(found.items(), _MAX_COUNTS)
+        if is_name(name) and (count := _count(value))
+    }
 
 
 def _xai_searches(usage: Mapping[str, Any]) -> int:
@@ -211,7 +219,7 @@ def _count(value: object) -> int | float:
     whole = number(value)
     if whole is not None:
         return whole
-    return value if isinstance(value, float) and value > 0 else 0
+    return value if isinstance(value, float) and 0 < value < _LARGEST_AMOUNT else 0
 
 
 def billed(usage: Mapping[str, Any]) -> dict[str, int] | None:
@@ -229,9 +237,9 @@ def billed(usage: Mapping[str, Any]) -> dict[str, int] | None:
 
 def stated_cost(usage: Mapping[str, Any]) -> Decimal | None:
     """US dollars as stated by the vendor."""
-    ticks = number(usage.get("cost_in_usd_ticks"))
-    if ticks is not None:
-        return Decimal(ticks) / 10**10
+    ticks = usage.get("cost_in_usd_ticks")
+    if isinstance(ticks, int):
+        return _money(Decimal(ticks) / 10**10)
     cost = usage.get("cost")
     if isinstance(cost, Mapping):
         return _money(fields(cast("object", cost)).get("total_cost"))
@@ -250,7 +258,7 @@ def _money(value: object) -> Decimal | None:
         amount = Decimal(str(value))
     except ArithmeticError:
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    return amount if amount.is_finite() and 0 <= amount < _LARGEST_AMOUNT else None
 
 
 def service_tier(usage: Mapping[str, Any], beside: object) -> str | None:

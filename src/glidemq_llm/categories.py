@@ -12,6 +12,7 @@ here.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 _NAMED_FALLBACKS = {
     "cached_input": "input",
@@ -24,6 +25,8 @@ _NAMED_FALLBACKS = {
     "other": "output",
 }
 
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_MAX_CATEGORIES = 40
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -46,6 +49,26 @@ def price_fallback(category: str) -> str | None:
 def is_input(category: str) -> bool:
     """Whether the category counts towards the prompt side (the rest is the answer side)."""
     return category == "input" or category.endswith("_input") or category.startswith("cache_write")
+
+
+def is_name(word: str) -> bool:
+    """Whether a word can be the name of a category or a count."""
+    return _NAME.fullmatch(word) is not None
+
+
+def tidied(tokens: Mapping[str, int]) -> Mapping[str, int]:
+    """The tokens under names that are names, and not too many of them: the words for modalities and
+    lifetimes are the vendors' own. What falls out counts as plain input or output.
+    """
+    if len(tokens) <= _MAX_CATEGORIES and all(map(is_name, tokens)):
+        return tokens
+    kept: dict[str, int] = {}
+    for name, count in tokens.items():
+        is_kept = is_name(name) and len(kept) < _MAX_CATEGORIES
+        side = "input" if is_input(name) else "output"
+        key = name if is_kept else side
+        kept[key] = kept.get(key, 0) + count
+    return kept
 
 
 def canonical(category: str) -> str:

@@ -419,9 +419,9 @@ def _in_body(body: object) -> float | None:
     """Google's RetryInfo, and the headers that OpenRouter puts into the body."""
     for error in _error_objects(body):
         for detail in map(fields, items(error.get("details"))):
-            delay = text(detail.get("retryDelay"))
-            if delay:
-                return parse_duration(delay)
+            delay = parse_duration(text(detail.get("retryDelay")) or "")
+            if delay is not None and delay >= 0:
+                return delay
         forwarded = fields(fields(error.get("metadata")).get("headers"))
         if forwarded:
             return parse_retry_after(forwarded)

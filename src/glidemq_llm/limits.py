@@ -57,6 +57,7 @@ _UNIT_SECONDS = {
 _DRAFT_ITEM = re.compile(r'"?(?P<name>[\w-]*)"?\s*;(?P<params>[^,]*)')
 _DRAFT_PARAM = re.compile(r"\b(?P<key>[a-z])\s*=\s*(?P<value>\d+)")
 
+_MAX_VALUE = 256  # characters of a header: more is no limit, and would take long to search
 _EPOCH_MS = 100_000_000_000  # larger numbers are milliseconds since 1970,
 _EPOCH_S = 1_000_000_000  # larger ones seconds since 1970, smaller ones seconds from now
 
@@ -232,7 +233,7 @@ def _lower(headers: object) -> dict[str, str]:
     for name, value in _pairs(headers):
         key = _string(name).lower()
         target = copied if key.startswith("llm_provider-") else plain
-        target[key.removeprefix("llm_provider-")] = _string(value).strip()
+        target[key.removeprefix("llm_provider-")] = _string(value)[:_MAX_VALUE].strip()
     return {**copied, **plain}
 
 

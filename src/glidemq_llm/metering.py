@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glidemq_core._codec import sound_text
 from glidemq_core.throttle import Throttle
 from glidemq_llm._answers import read_answer
 from glidemq_llm._read import text
@@ -157,6 +158,9 @@ class MeteredCall:
         self._usage.feed(response)
         pieces, self._finish = read_answer(response)
         self.delivered = bool(pieces)
+        for piece in pieces:
+            if piece.type in _COUNTED:
+                self._received.add(piece.content, _COUNTED[piece.type])
         return self._begin(self._shown(pieces))
 
     def fault(self) -> StreamInterrupted | StreamFailed | None:
@@ -224,11 +228,14 @@ class MeteredCall:
     @property
     def text(self) -> str:
         """The visible text that has arrived."""
-        return "".join(
-            piece.content
-            for piece in self._pieces
-            if piece.type == ChunkType.CONTENT
-            and not (self._has_choices and piece.fields.get("index", "0") != "0")
+        # Some cut in the middle of a character: joined it is whole again.
+        return sound_text(
+            "".join(
+                piece.content
+                for piece in self._pieces
+                if piece.type == ChunkType.CONTENT
+                and not (self._has_choices and piece.fields.get("index", "0") != "0")
+            )
         )
 
     @property
@@ -242,6 +249,8 @@ class MeteredCall:
                 call["id"] = piece.fields.get("id", call["id"]) or call["id"]
                 call["name"] = piece.fields.get("name", call["name"]) or call["name"]
                 call["arguments"] += piece.content
+        for call in calls.values():
+            call["arguments"] = sound_text(call["arguments"])
         return list(calls.values())
 
     def estimate(self) -> Estimate:
@@ -309,7 +318,9 @@ class MeteredCall:
         if error is None:
             finish = self.finish or Finish(FinishReason.CANCELLED, "")
             pieces.append(
-                Piece(ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw})
+                Piece(
+                    ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw[:200]}
+                )
             )
         else:
             info = classify_error(error)

@@ -22,6 +22,7 @@ OnUnpriced = Literal["allow", "deny"] | Callable[[Usage], Number | None]
 
 _MILLION = 10**6
 _HALF = Decimal("0.5")
+_LARGEST = 9_000_000  # dollars that a ledger can hold: a sum beyond is a mistake of the figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,8 @@ class Pricing:
                 exact[name] = exact.get(name, Decimal(0)) + usd
             sources.append(card.source)
             unpriced += [name for name in counts if name not in card.pieces and name != "requests"]
+        if sum(exact.values()) > _LARGEST:
+            return None
         by_category = _rounded(exact)
         return Cost(
             nano=sum(by_category.values()),

@@ -12,15 +12,17 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from glidemq_llm import _usage_facts as facts
-from glidemq_llm._read import EMPTY, fields, items, plain, text
+from glidemq_llm._read import fields, items, plain, text
 from glidemq_llm._usage_shapes import Context, Part, Tokens, merged, split_timings, split_tokens
-from glidemq_llm.categories import is_input
+from glidemq_llm.categories import is_input, tidied
 
 Status = Literal["complete", "partial", "missing"]
 Source = Literal["provider", "estimated", "mixed"]
+
+_MAX_NAME: Final = 200  # of a model; it becomes part of keys
 
 _NO_TOKENS: Mapping[str, int] = {}
 _NO_COUNTS: Mapping[str, int | float] = {}
@@ -195,13 +197,13 @@ class UsageAccumulator:
         context = Context(
             model=self._facts.get("model"),
             provider=self.provider,
-            timings=self._facts.get("timings", EMPTY),
-            breakdown=self._facts.get("usage_breakdown", EMPTY),
+            timings=fields(self._facts.get("timings")),
+            breakdown=fields(self._facts.get("usage_breakdown")),
         )
         parts = split_tokens(self._usage_as_known(), context) or split_timings(context.timings)
         counts = facts.counts(self._usage, self._searches)
         status = self._status(tokens=parts is not None, counts=bool(counts), whole=whole)
-        tokens = merged(*(part for _, part in parts or ()))
+        tokens = tidied(merged(*(part for _, part in parts or ())))
         return Usage(
             tokens=tokens,
             counts=counts if status != "missing" else _NO_COUNTS,
@@ -247,7 +249,7 @@ class UsageAccumulator:
         for key in ("model", "modelVersion", "model_version"):
             name = text(holder.get(key))
             if name:
-                self._facts["model"] = name
+                self._facts["model"] = name[:_MAX_NAME]
         tier = holder.get("service_tier") or holder.get("serviceTier")
         if tier:
             self._facts["service_tier"] = plain(tier)
@@ -281,7 +283,11 @@ def _named_parts(
 ) -> list[tuple[str | None, Mapping[str, int]]] | None:
     if parts is None or len(parts) == 1:
         return None
-    return [(name or model, tokens) for name, tokens in parts if tokens]
+    return [(_short(name) or model, tidied(tokens)) for name, tokens in parts if tokens]
+
+
+def _short(name: str | None) -> str | None:
+    return name[:_MAX_NAME] if name else None
 
 
 def _merge(into: dict[str, Any], news: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from decimal import Decimal
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,9 +13,6 @@ from glidemq_llm import MeterSettings, Pricing, StreamFailed, StreamInterrupted,
 from glidemq_llm._answers import read_answer
 from glidemq_llm.metering import MeteredCall
 
-CASES = json.loads((Path(__file__).parent / "data" / "usage_cases.json").read_text("utf-8"))[
-    "cases"
-]
 PRICING = Pricing(overrides={"*": {"input": 1, "output": 10}})
 ASK = {"model": "m", "messages": [{"role": "user", "content": "say something nice to me"}]}
 
@@ -130,6 +126,19 @@ def test_lost_answer_is_booked_with_its_input():
     assert list(settled.report["tokens"]) == ["input"]
 
 
+def test_whole_answer_without_usage_is_counted_and_flagged():
+    call = new_call()
+    message = {"content": "a sentence of some seven words or so"}
+    call.take({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+    settled = call.settle(None, whole=True)
+
+    assert settled.report["status"] == "missing"
+    assert settled.report["details"]["source"] == "estimated"
+    assert 5 <= settled.report["tokens"]["output"] <= 12
+    assert settled.report["tokens"]["input"] >= 5
+
+
 def test_error_event_that_no_sdk_raises_is_a_fault_and_shown_once():
     call, pieces = fed({"choices": [], "error": {"message": "busy", "code": "overloaded"}})
 
@@ -166,22 +175,6 @@ def test_unpriced_model_is_refused_before_it_is_sent():
 
     with pytest.raises(UnpricedModel):
         call.check()
-
-
-STREAMS = [case for case in CASES if case["streaming"] and "choices" in case["raw"][0]]
-
-
-@pytest.mark.parametrize("case", STREAMS, ids=lambda case: case["id"])
-def test_stream_cut_anywhere_is_never_booked_as_complete_nor_twice(case):
-    whole, _ = fed(*case["raw"])
-    booked = whole.settle(None).usage
-
-    for length in range(len(case["raw"])):
-        call, _ = fed(*case["raw"][:length])
-        usage = call.settle(call.fault()).usage
-        if usage.status == "complete":
-            assert usage.total_tokens == booked.total_tokens
-        assert usage.output_tokens <= max(booked.output_tokens, 100) * 2
 
 
 # -- whole answers -------------------------------------------------------------
