@@ -1,5 +1,5 @@
 # `make demo` and `make test` work on a fresh machine: they make .venv and install what they need.
-.PHONY: help demo test faults litellm vendors test-all check format bench clean
+.PHONY: help demo test servers faults litellm vendors test-all check format bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -29,6 +29,9 @@ demo: $(VENV)/.demo ## two workers and a small real model; one worker is killed 
 
 test: $(VENV)/.installed ## the quick tests, against real servers on loopback
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test $(ARGS)
+
+servers: $(VENV)/.installed ## the integration tests on the embedded server and on a cluster of three primaries
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test servers $(ARGS)
 
 faults: $(VENV)/.installed $(VENV)/.demo ## tests that kill, freeze and cut; the demo
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test faults $(ARGS)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -28,29 +27,15 @@ from tests.harness.servers import Cluster
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(scope="module")
-def started_cluster() -> Iterator[Cluster]:
-    with Cluster() as cluster:
-        yield cluster
-
-
 @pytest.fixture
-def cluster(started_cluster: Cluster) -> Cluster:
-    for node in started_cluster.primaries:
-        node.flush()
-    return started_cluster
+def cluster(three_primaries: Cluster) -> Cluster:
+    return three_primaries
 
 
 @pytest.fixture
 def names(cluster: Cluster) -> list[str]:
     """Names of three queues, each on a node of its own."""
-    found: dict[int, str] = {}
-    for i in itertools.count():
-        name = f"q{i}"
-        found.setdefault(cluster.node_of(f"glidemq:{{{name}}}").port, name)
-        if len(found) == 3:
-            return list(found.values())
-    raise AssertionError("there are three nodes")
+    return cluster.names_apart(3)
 
 
 @pytest.fixture

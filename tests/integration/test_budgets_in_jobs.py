@@ -20,7 +20,7 @@ from glidemq_core import (
     Worker,
 )
 from glidemq_core.ledger import Ledger
-from tests.harness.servers import ValkeyServer
+from tests.harness.servers import Look
 
 
 @pytest.fixture
@@ -122,14 +122,8 @@ async def test_what_a_call_did_not_use_goes_to_the_jobs_that_wait(
     assert [(await job.snapshot()).attempt for job in jobs] == [1, 1, 1]  # type: ignore[union-attr]
 
 
-def fcalls(server: ValkeyServer) -> int:
-    stats = server.cmd("INFO", "commandstats").decode()
-    line = next(line for line in stats.splitlines() if line.startswith("cmdstat_fcall:"))
-    return int(line.partition("calls=")[2].partition(",")[0])
-
-
 async def test_parked_jobs_wait_without_a_call_until_the_cap_is_raised(
-    queue: Queue, work: Callable[..., Worker], ledger: Ledger, any_server: ValkeyServer
+    queue: Queue, work: Callable[..., Worker], ledger: Ledger, any_server: Look
 ):
     budget = Budget(max_total_tokens=10, on_exceeded="pause")
     await ledger.open_budget("b", budget)
@@ -140,10 +134,10 @@ async def test_parked_jobs_wait_without_a_call_until_the_cap_is_raised(
     async with work(spend, concurrency=50):
         await until_parked(queue, 300)
         await asyncio.sleep(1.1)  # the last round of upkeep that has news
-        before, runs = fcalls(any_server), [(await job.snapshot()).run for job in jobs]  # type: ignore[union-attr]
-        reads = fcalls(any_server) - before
+        before, runs = any_server.calls("fcall"), [(await job.snapshot()).run for job in jobs]  # type: ignore[union-attr]
+        reads = any_server.calls("fcall") - before
         await asyncio.sleep(2)
-        idle = fcalls(any_server) - before - reads
+        idle = any_server.calls("fcall") - before - reads
 
         await ledger.update_budget("b", Budget(max_total_tokens=10_000, on_exceeded="pause"))
         assert await gathered(jobs) == [10] * 301
@@ -209,11 +203,10 @@ async def test_job_waits_for_all_of_its_budgets_and_holds_none_meanwhile(
 
 
 async def test_one_budget_holds_for_several_queues_and_many_jobs_at_once(
-    queue: Queue, work: Callable[..., Worker], ledger: Ledger, any_url: str
+    queue: Queue, other: Queue, work: Callable[..., Worker], ledger: Ledger, any_url: str
 ):
     await ledger.open_budget("b", Budget(max_total_tokens=100))
     async with (
-        Queue(f"{queue.name}-2", connection=any_url) as other,
         work(spend, concurrency=20),
         Worker(other.name, spend, connection=any_url, concurrency=20),
     ):
@@ -229,19 +222,20 @@ async def test_one_budget_holds_for_several_queues_and_many_jobs_at_once(
 
 
 async def test_budget_of_a_flow_holds_for_all_its_jobs_and_their_children(
-    queue: Queue, work: Callable[..., Worker], any_url: str
+    queue: Queue, other: Queue, work: Callable[..., Worker], any_url: str
 ):
     async def parent(job: Any) -> int:
-        await job.add_child("more", {"ask": 30})
-        await job.add_child("more", {"ask": 30}, on_failure="collect")
+        for one in (queue, other):
+            await job.add_child("more", {"ask": 30}, queue=one.name, on_failure="collect")
         ends = await job.wait_for_children()
         return sum(end.state == "completed" for end in ends.values())
 
     async with (
         FlowProducer(any_url) as flows,
         work({"leaf": spend, "more": spend, "parent": parent}, concurrency=1),
+        Worker(other.name, spend, connection=any_url),
     ):
-        leaves = [FlowJob(name="leaf", queue=queue.name, data={"ask": 20}) for _ in range(2)]
+        leaves = [FlowJob(name="leaf", queue=one.name, data={"ask": 20}) for one in (queue, other)]
         flow = FlowJob(name="parent", queue=queue.name, children=leaves, on_child_failure="collect")
         handle = await flows.add(flow, budget=Budget(max_total_tokens=80))
         done = await queue.result(handle.id, timeout=20)

@@ -4,15 +4,14 @@ import asyncio
 
 import pytest
 
-from glidemq_core import Budget, JobFailed, Queue, UnrecoverableError
+from glidemq_core import Budget, JobFailed, UnrecoverableError
 from glidemq_core.ledger import Ledger
 from tests.harness.processes import eventually
 
 
 @pytest.fixture
-async def graveyard(any_url, queue_name):
-    async with Queue(f"{queue_name}-dead", connection=any_url) as queue:
-        yield queue
+def graveyard(other):
+    return other
 
 
 async def copies(graveyard):

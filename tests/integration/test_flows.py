@@ -10,19 +10,10 @@ from glidemq_core import (
     InvalidOption,
     JobCancelled,
     JobFailed,
-    Queue,
     Worker,
     kept_text,
 )
-from tests.harness.fsck import fsck
 from tests.harness.processes import eventually
-
-
-@pytest.fixture
-async def other(any_server, queue_name):
-    async with Queue(f"{queue_name}-b", connection=any_server.url) as queue:
-        yield queue
-    assert fsck(any_server, queue.name) == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from glidemq_core import NewJob, Queue, Throttle, Throttled, Worker
 from glidemq_core.ledger import Ledger
-from tests.harness.servers import ValkeyServer
+from tests.harness.servers import Look
 
 
 @pytest.fixture
@@ -57,13 +57,12 @@ async def add_and_wait(queues: list[Queue], count: int, limits: dict[str, Thrott
 
 
 async def test_tokens_a_minute_are_shared_by_two_queues_and_all_their_workers(
-    queue: Queue, work: Callable[..., Worker], any_url: str
+    queue: Queue, other: Queue, work: Callable[..., Worker], any_url: str
 ):
     calls = Calls(100)
     limits = {"p": Throttle(tpm=60_000, burst=0.01)}  # 1,000 a second, 600 at once
 
     async with (
-        Queue(f"{queue.name}-2", connection=any_url) as other,
         work(calls, concurrency=10),
         Worker(other.name, calls, connection=any_url, concurrency=10),
     ):
@@ -158,17 +157,15 @@ async def test_state_of_a_limiter_can_be_read(
 
 
 async def test_idle_limiter_leaves_no_key_without_an_end(
-    queue: Queue, work: Callable[..., Worker], ledger: Ledger, any_server: ValkeyServer
+    queue: Queue, work: Callable[..., Worker], ledger: Ledger, any_server: Look
 ):
     async with work(Calls()):
         await add_and_wait([queue], 3, {"p": Throttle(tpm=6_000, concurrency=2)})
         for _ in range(3):
             await ledger.limiter_state("p")
 
-    keys = any_server.cmd("KEYS", "glidemq:{ledger:main}:*")
+    keys = any_server.keys("glidemq:{ledger:main}:*")
     lasting = {key for key in keys if any_server.cmd("PTTL", key) == -1}
     # Sorted sets that are empty again are gone; what stays is not the limiter's.
-    assert not [
-        key for key in lasting if b":limiter:" in key or b"ticket" in key or b"call:" in key
-    ]
-    assert any(b"limiter" in key for key in keys)
+    assert not [key for key in lasting if ":limiter:" in key or "ticket" in key or "call:" in key]
+    assert any("limiter" in key for key in keys)

@@ -72,7 +72,7 @@ async def test_call_that_raises_is_booked_with_its_estimate_and_flagged(
 
 
 async def test_flow_total_has_grandchildren_failed_and_removed_children(
-    queue: Queue, work: Callable[..., Worker], any_url: str
+    queue: Queue, other: Queue, work: Callable[..., Worker], any_url: str
 ):
     async def handler(job: Any) -> None:
         await job.report_usage(model="m", tokens={"input": job.data})
@@ -81,7 +81,7 @@ async def test_flow_total_has_grandchildren_failed_and_removed_children(
 
     def leaf(name: str, tokens: int) -> FlowJob:
         options = {"remove_on_complete": True} if name == "removed" else {}
-        return FlowJob(name=name, queue=queue.name, data=tokens, options=options)
+        return FlowJob(name=name, queue=other.name, data=tokens, options=options)
 
     middle = FlowJob(
         name="middle", queue=queue.name, data=10, children=[leaf("removed", 100), leaf("leaf", 200)]
@@ -93,13 +93,17 @@ async def test_flow_total_has_grandchildren_failed_and_removed_children(
         children=[middle, leaf("broken", 1000)],
         on_child_failure="ignore",
     )
-    async with FlowProducer(any_url) as flows, work(handler, concurrency=3):
+    async with (
+        FlowProducer(any_url) as flows,
+        work(handler, concurrency=3),
+        Worker(other.name, handler, connection=any_url, concurrency=3),
+    ):
         handle = await flows.add(flow)
         await queue.result(handle.id, timeout=20)
         total = await queue.flow_usage(handle.id)
 
     removed = handle.children["middle"].children["removed"].id
-    assert await queue.get(removed) is None
+    assert await other.get(removed) is None
     assert total.total_tokens == 1311
 
 
