@@ -266,3 +266,64 @@ def test_log_without_a_path_is_gone_afterwards():
         assert provider.log.exists()
 
     assert not provider.log.exists()
+
+
+TOOLS = [{"name": "add", "arguments": {"a": 1}}]
+
+
+async def test_chat_calls_tools_streamed_or_not(chat):
+    behaviour = Behaviour(tokens=1, tools=TOOLS)
+
+    whole = await chat.chat.completions.create(**ask(behaviour))
+    deltas = [
+        chunk.choices[0].delta.tool_calls[0].function
+        async for chunk in await chat.chat.completions.create(**stream(behaviour))
+        if chunk.choices and chunk.choices[0].delta.tool_calls
+    ]
+
+    (called,) = whole.choices[0].message.tool_calls
+    assert (called.function.name, called.function.arguments) == ("add", '{"a": 1}')
+    assert whole.choices[0].finish_reason == "tool_calls"
+    assert [delta.name for delta in deltas] == ["add", None]
+    assert "".join(delta.arguments for delta in deltas) == '{"a": 1}'
+
+
+async def test_messages_call_tools_streamed_or_not(claude):
+    request = ask(Behaviour(tokens=1, tools=TOOLS), max_tokens=50)
+
+    whole = await claude.messages.create(**request)
+    async with claude.messages.stream(**request) as events:
+        streamed = await events.get_final_message()
+
+    for message in (whole, streamed):
+        text, called = message.content
+        assert (text.text, called.name, called.input) == ("t0 ", "add", {"a": 1})
+        assert message.stop_reason == "tool_use"
+
+
+async def test_answers_to_tools_are_logged_and_must_fit_the_calls(chat, claude, provider):
+    provider.plan("m", *[Behaviour(tokens=1)] * 4)
+    called = [{"id": "x", "type": "function", "function": {"name": "raw", "arguments": "{}"}}]
+    messages = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": "", "tool_calls": called},
+        {"role": "tool", "tool_call_id": "x", "content": "fine"},
+    ]
+    block = {"type": "tool_use", "id": "x", "name": "raw", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "x", "content": "fine"}
+    turns = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": [block]},
+        {"role": "user", "content": [result]},
+    ]
+
+    await chat.chat.completions.create(model="m", messages=messages)
+    await claude.messages.create(model="m", messages=turns, max_tokens=9)
+    with pytest.raises(openai.BadRequestError, match="called as"):
+        await chat.chat.completions.create(model="m", messages=[*messages, messages[2]])
+    turns[2] = {"role": "user", "content": "never mind"}
+    with pytest.raises(anthropic.BadRequestError, match="called as"):
+        await claude.messages.create(model="m", messages=turns, max_tokens=9)
+
+    found = [call.tool_results for call in provider.calls()]
+    assert found == [["fine"], ["fine"], ["fine", "fine"], []]

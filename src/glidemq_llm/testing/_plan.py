@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -24,6 +24,8 @@ class Behaviour:
         cached: How many of them came from the provider's cache.
         reasoning: Hidden output tokens, billed beside the visible ones.
         finish: Reason of the end, in OpenAI's words.
+        tools: Tools that it calls after the text, each {name, arguments (an object, or text as it is), id?}; not billed.
+            OpenAI's chat and Anthropic's messages have them.
         usage: False: say nothing of usage (it is billed all the same).
         status, error_type, error_code, message, headers: An HTTP error at once, of which nothing is billed. `headers` are
             sent with every answer.
@@ -42,6 +44,7 @@ class Behaviour:
     cached: int = 0
     reasoning: int = 0
     finish: str = "stop"
+    tools: Sequence[Mapping[str, Any]] = ()
     usage: bool = True
     status: int = 200
     error_type: str | None = None
@@ -55,6 +58,11 @@ class Behaviour:
         for fault in self.faults.values():
             if fault not in FAULTS and not fault.startswith("gate:"):
                 raise ValueError(f"unknown fault {fault!r}")
+
+    @property
+    def ending(self) -> str:
+        """Reason of the end."""
+        return "tool_calls" if self.tools and self.finish == "stop" else self.finish
 
     @property
     def words(self) -> list[str]:

@@ -28,6 +28,7 @@ class ProviderCall:
         input, cached, output: Billed tokens; `input` includes the cached ones. 0 while the call runs.
         outcome: "" while it runs; "complete", "caller left", "limited", or the fault that ended it.
         limit: The request's limit of output tokens.
+        tool_results: What its last messages answer to calls of tools. `tool_choice`: as in the request.
     """
 
     number: int
@@ -36,6 +37,8 @@ class ProviderCall:
     tag: str
     is_stream: bool
     limit: int | None
+    tool_results: list[Any]
+    tool_choice: Any
     started: float
     first: float | None = None
     ended: float | None = None

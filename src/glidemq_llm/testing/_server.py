@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from glidemq_llm._read import fields
 from glidemq_llm.testing._plan import BEFORE_HEADERS, Behaviour
 from glidemq_llm.testing._shapes import Shape, texts
+from glidemq_llm.testing._tools import ToolCall
 from glidemq_llm.testing._vendors import shape_of
 
 # The event's name is for clients that skip events without one.
@@ -49,11 +50,13 @@ class Call:
     input: int
     cached: int
     texts: int  # of the request
+    tools: list[ToolCall]
     reasoning: int = 0
     shown: int = 0
     is_billed: bool = False
     outcome: str = "complete"
     status: int = 200
+    complaint: str | None = None
 
     @property
     def id(self) -> str:
@@ -151,7 +154,7 @@ class ProviderServer:
         self, request: Request, shape: Shape, reader: _Reader, writer: asyncio.StreamWriter
     ) -> None:
         """Answer, until the caller leaves."""
-        call = self._begin(request)
+        call = self._begin(request, shape)
         answer = asyncio.create_task(self._answer(call, shape, writer))
         gone = asyncio.create_task(reader.gone.wait())
         try:
@@ -170,7 +173,7 @@ class ProviderServer:
             gone.cancel()
             self._end(call)
 
-    def _begin(self, request: Request) -> Call:
+    def _begin(self, request: Request, shape: Shape) -> Call:
         body = request.body
         said = texts(body)
         model = str(body.get("model", ""))
@@ -190,17 +193,22 @@ class ProviderServer:
             if behaviour.input is not None
             else sum(len(text.split()) for text in said)
         )
+        number, answered = next(self._numbers), shape.answered(body)
         call = Call(
-            number=next(self._numbers),
+            number=number,
             model=model,
             behaviour=behaviour,
             is_stream=is_stream,
             words=words[:limit],
-            finish="length" if is_cut else behaviour.finish,
+            finish="length" if is_cut else behaviour.ending,
             tells_usage=behaviour.usage and asks_usage,
             input=counted,
             cached=behaviour.cached,
             texts=len(said),
+            tools=[
+                ToolCall.read(tool, f"call-{number}-{n}") for n, tool in enumerate(behaviour.tools)
+            ],
+            complaint=answered.complaint,
         )
         self._note(
             "start",
@@ -210,6 +218,8 @@ class ProviderServer:
             tag=behaviour.tag,
             stream=is_stream,
             limit=limit,
+            tool_results=[text for _, text in answered.results],
+            tool_choice=body.get("tool_choice"),
         )
         return call
 
@@ -254,6 +264,10 @@ class ProviderServer:
             )
             await asyncio.sleep(behaviour.first)
             return await _send_json(writer, behaviour.status, body, headers)
+        if call.complaint:
+            call.status, call.outcome = 400, "error"
+            body = shape.http_error(400, None, None, call.complaint)
+            return await _send_json(writer, 400, body, headers)
         if call.is_stream:
             return await self._stream(call, shape, writer, headers)
         return await self._whole(call, shape, writer, headers)
@@ -282,7 +296,7 @@ class ProviderServer:
             if number < len(call.words):
                 await _send_chunk(writer, shape.token(call, await self._next(call)))
         else:
-            for event in shape.finish(call):
+            for event in (*shape.after_text(call), *shape.finish(call)):
                 await _send_chunk(writer, event)
         await _send_chunk(writer, b"")
 

@@ -7,6 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, cast
 
 from glidemq_llm._read import fields, items
+from glidemq_llm.testing._tools import (
+    Answered,
+    ToolCall,
+    anthropic_answered,
+    anthropic_blocks,
+    anthropic_events,
+    chat_answered,
+    chat_calls,
+    chat_deltas,
+)
 
 _TYPES = {
     400: "invalid_request_error",
@@ -38,6 +48,7 @@ class Billed(Protocol):
     shown: int
     finish: str
     tells_usage: bool
+    tools: list[ToolCall]
 
     @property
     def id(self) -> str: ...
@@ -57,6 +68,15 @@ class Shape:
         """The event of one token."""
         return _data(self._chunk(call, {"content": word}))
 
+    def after_text(self, call: Billed) -> Iterator[bytes]:
+        """The events between the last token and the end: the tools that are called."""
+        for delta in chat_deltas(call.tools):
+            yield _data(self._chunk(call, {"tool_calls": [delta]}))
+
+    def answered(self, body: Mapping[str, Any]) -> Answered:
+        """What a request answers to calls of tools."""
+        return chat_answered(body)
+
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
         yield _data(self._chunk(call, {}, call.finish))
@@ -72,7 +92,9 @@ class Shape:
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
-        message = {"role": "assistant", "content": call.text}
+        message: dict[str, Any] = {"role": "assistant", "content": call.text}
+        if call.tools:
+            message["tool_calls"] = chat_calls(call.tools)
         choice = {"index": 0, "message": message, "finish_reason": call.finish, "logprobs": None}
         whole = {
             "id": call.id,
@@ -103,7 +125,7 @@ class Shape:
         }
 
     def _chunk(
-        self, call: Billed, delta: dict[str, str], finish: str | None = None
+        self, call: Billed, delta: dict[str, Any], finish: str | None = None
     ) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         return {
@@ -202,9 +224,18 @@ class AnthropicShape(Shape):
         """The event of one token."""
         return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
 
+    def after_text(self, call: Billed) -> Iterator[bytes]:
+        """The end of the text, and the tools that are called."""
+        yield _event("content_block_stop", index=0)
+        for event in anthropic_events(call.tools):
+            yield _event(event.pop("type"), **event)
+
+    def answered(self, body: Mapping[str, Any]) -> Answered:
+        """What a request answers to calls of tools."""
+        return anthropic_answered(body)
+
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
-        yield _event("content_block_stop", index=0)
         usage = {"output_tokens": call.shown + call.reasoning} if call.tells_usage else {}
         delta = {"stop_reason": _STOP_REASONS.get(call.finish, call.finish), "stop_sequence": None}
         yield _event("message_delta", delta=delta, usage=usage)
@@ -218,7 +249,8 @@ class AnthropicShape(Shape):
         """The answer in one piece."""
         reason = _STOP_REASONS.get(call.finish, call.finish)
         usage = self.usage(call) if call.tells_usage else {}
-        return self._message(call, [{"type": "text", "text": call.text}], reason, usage)
+        content = [{"type": "text", "text": call.text}, *anthropic_blocks(call.tools)]
+        return self._message(call, content, reason, usage)
 
     def http_error(
         self, status: int, kind: str | None, code: str | None, message: str
@@ -243,7 +275,7 @@ class AnthropicShape(Shape):
         }
 
     def _message(
-        self, call: Billed, content: list[dict[str, str]], reason: str | None, usage: dict[str, Any]
+        self, call: Billed, content: list[dict[str, Any]], reason: str | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
         return {
             "id": call.id,
