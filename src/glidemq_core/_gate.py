@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SHORT_WAIT: Final = 5.0
 _START_TTL: Final = 120.0
 _MARGIN: Final = 60.0
+_GRANT_TTL: Final = 86_000.0
 
 
 class Gate:
@@ -106,6 +107,25 @@ class Gate:
                     await self._refused(verdict)
                 case TurnedAway():
                     await self._turned_away(verdict)
+
+    async def try_reserve(
+        self, call: str, *, tokens: Mapping[str, int], costs: Mapping[str, int]
+    ) -> bool:
+        """Set something aside in the job's budgets until the run ends; False if one of them has no room."""
+        self.open_calls.add(call)
+        self._unanswered.add(call)
+        verdict = await self.ledger.reserve(
+            call,
+            tokens=tokens,
+            costs=costs,
+            ttl=_GRANT_TTL,
+            budgets=self._run.options.get("budgets", ()),
+            sent=False,
+        )
+        self._unanswered.discard(call)
+        if not isinstance(verdict, Admitted):
+            self.open_calls.discard(call)
+        return isinstance(verdict, Admitted)
 
     async def extend(
         self, call: str, *, tokens: Mapping[str, int], costs: Mapping[str, int], ttl: float

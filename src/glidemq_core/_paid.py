@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from . import _codec
+from ._allowance import Allowance
 from ._gate import Gate
 from ._host import Host
 from ._ledger import Outcome as CallOutcome
 from ._run import Run
 from ._units import Money, Seconds, seconds, to_nano, whole
-from .budget import BudgetState
 from .errors import InvalidOption
 from .throttle import Throttle
 
@@ -107,10 +107,10 @@ class PaidCalls:
         )
         return await self._host.client.call("job_usage", self._host.root, args) == 1
 
-    async def budget(self, id: str | None = None) -> BudgetState | None:
-        """A budget as it is now, for handlers that plan: the named one, else the first of the job's; None if none."""
-        name = id or next(iter(self.budgets), None)
-        return None if name is None else await self._gate.ledger.budget(name)
+    @property
+    def budget(self) -> Allowance:
+        """What the job may still spend: `await job.budget.state()`, `await job.budget.try_reserve(10_000)`."""
+        return Allowance(self._gate, self.budgets, self.next_call_id)
 
     @contextlib.asynccontextmanager
     async def llm_call(

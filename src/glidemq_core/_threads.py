@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, TypeVar
 
+from ._allowance import Allowance, Grant
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
 from .errors import LeaseLost, UnrecoverableError
 
@@ -43,14 +44,7 @@ class ThreadJob:
         """
         if name in _ASYNC_ONLY:
             raise UnrecoverableError(f"job.{name} needs an async handler: a thread can't be parked")
-        found = getattr(self._job, name)
-        if not inspect.iscoroutinefunction(found):
-            return found
-
-        def blocking(*args: Any, **more: Any) -> Any:
-            return self._do(found(*args, **more))
-
-        return blocking
+        return _blocking(getattr(self._job, name), self._do)
 
     def stream_chunk(self, type: str, content: str = "", **fields: object) -> None:
         """See RunningJob.stream_chunk."""
@@ -98,6 +92,30 @@ class ThreadJob:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
         except LeaseLost:
             raise RunStopped from None
+
+
+class _Blocking:
+    """An object whose methods are coroutines, for a thread: they block."""
+
+    def __init__(self, inner: object, do: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._inner = inner
+        self._do = do
+
+    def __getattr__(self, name: str) -> Any:
+        return _blocking(getattr(self._inner, name), self._do)
+
+
+def _blocking(found: Any, do: Callable[[Coroutine[Any, Any, Any]], Any]) -> Any:
+    """A member of the job as a thread can use it."""
+    if isinstance(found, Allowance | Grant):
+        return _Blocking(found, do)
+    if not inspect.iscoroutinefunction(found):
+        return found
+
+    def blocking(*args: Any, **more: Any) -> Any:
+        return _blocking(do(found(*args, **more)), do)
+
+    return blocking
 
 
 async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> object:

@@ -300,6 +300,32 @@ def budget_show(
     print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")
 
 
+@budget_app.command("history")
+def budget_history(
+    budget: BudgetId,
+    *,
+    limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 20,
+    before: Annotated[str, typer.Option(help="Go on behind this entry.")] = "",
+    ledger: LedgerName = "main",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what happened to a budget: settles, late ones, unverified spend, changes of its caps."""
+    entries = _on_ledger(
+        ledger, url, lambda opened: opened.history(budget, limit=limit, before=before)
+    )
+    if as_json:
+        _print_json(entries)
+        return
+    table = Table("id", "at", "kind", "call", "changes", "note")
+    for entry in entries:
+        changes = ", ".join(f"{name} {gained:+,f}" for name, gained in entry.changes.items())
+        table.add_row(
+            entry.id, f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.kind, entry.call, changes, entry.note
+        )
+    Console().print(table)
+
+
 @budget_app.command("raise")
 def budget_raise(
     budget: BudgetId,

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Self, cast
 from . import _keys, options
 from ._client import Client, release_client, shared_client
 from ._codec import dumps, loads
-from ._ledger import LedgerClient
+from ._own_budgets import OF_FLOW, open_own
 from ._target import Target, resolve
 from .budget import Budget
 from .errors import InvalidOption, JobCancelled, JobFailed
@@ -20,8 +20,6 @@ OnChildFailure = Literal["fail", "ignore", "collect"]
 
 _BATCH: Final = 100
 _MAX_CHILDREN: Final = 10_000
-_BUDGET_LIFE: Final = 30 * 86_400.0
-FLOW_BUDGET: Final = "flow-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,9 +175,7 @@ class FlowProducer:
             self._client = await shared_client(resolve(self._connection))
         client = self._client
         if plan.budget is not None and plan.budget_id is not None:
-            ledger = LedgerClient(client)
-            await ledger.open(plan.budget_id, plan.budget)
-            await ledger.drop(plan.budget_id, after=_BUDGET_LIFE)
+            await open_own(client, [("main", plan.budget_id, plan.budget)])
         for node in plan.nodes:  # parents come before their children
             root = _keys.root_of(node.queue)
             args: dict[str, object] = {
@@ -213,7 +209,7 @@ class _Plan:
 
     def __init__(self, budget: Budget | None) -> None:
         self.budget = budget
-        self.budget_id = None if budget is None else FLOW_BUDGET + _keys.new_id()
+        self.budget_id = None if budget is None else OF_FLOW + _keys.new_id()
         self.nodes: list[_Node] = []
         self._ids: set[tuple[str, str]] = set()
         self._path: list[int] = []
@@ -268,7 +264,7 @@ class _Plan:
             )
         if pending > _MAX_CHILDREN:
             raise InvalidOption(f"{where}.children", pending, f"more than {_MAX_CHILDREN}")
-        known = set(NewJob.__dataclass_fields__) - {"name", "data"}
+        known = set(NewJob.__dataclass_fields__) - {"name", "data", "budget"}
         unknown = set(flow.options) - known
         if unknown:
             raise InvalidOption(

@@ -9,6 +9,7 @@ from typing import Any, cast
 from ._codec import dumps
 from ._keys import check_id, check_name, new_id
 from ._units import Money, Seconds, seconds, to_ms, to_nano, whole
+from .budget import Budget
 from .errors import InvalidOption
 from .retry import Backoff, as_backoff
 from .throttle import Throttle
@@ -65,6 +66,7 @@ class NewJob:
         lock_duration: Length of its lease in seconds: how long a dead worker goes unnoticed. Default: the worker's.
         ttl: Longest time from add to first start, in seconds; later it fails as "expired".
         budgets: Ids of budgets that its model calls spend from; they are opened beforehand (see `Ledger`).
+        budget: One of its own, opened with it, in its ledger (see `Queue.get_flow_budget`), and let go 30 days later.
         limits: Limiters that its model calls pass, by name.
         ledger: The ledger of both.
         estimate: What it will use, {"tokens": n, "cost": amount}: it does not start before its budgets and limiters
@@ -89,6 +91,7 @@ class NewJob:
     lock_duration: Seconds | None = None
     ttl: Seconds | None = None
     budgets: Sequence[str] = ()
+    budget: Budget | None = None
     limits: Mapping[str, Throttle] | None = None
     ledger: str = "main"
     estimate: Mapping[str, Any] | None = None
@@ -172,6 +175,8 @@ def _worker_options(job: NewJob, prefix: str) -> dict[str, object]:
 
 def _money_options(job: NewJob, prefix: str) -> dict[str, object]:
     options: dict[str, object] = {}
+    if job.budget is not None and not isinstance(job.budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(f"{prefix}budget", job.budget, "not a Budget")
     if isinstance(job.budgets, str) or len(job.budgets) > _MAX_NAMED:
         raise InvalidOption(f"{prefix}budgets", job.budgets, f"not a list of at most {_MAX_NAMED}")
     if job.budgets:

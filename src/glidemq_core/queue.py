@@ -13,11 +13,12 @@ from . import _keys, options
 from ._codec import dumps
 from ._keys import new_id
 from ._ledger import LedgerClient
+from ._own_budgets import drop_unused, open_own, own_of, with_own
 from ._reading import QueueReader
 from ._units import Seconds, whole
-from .budget import BudgetState
+from .budget import Budget, BudgetState
 from .errors import InvalidOption, JobNotFound
-from .flow import FLOW_BUDGET, ChildEnd, ends_of
+from .flow import ChildEnd, ends_of
 from .job import STATES, Job, JobUsage, State, job_of
 from .options import Keep, NewJob
 from .retry import Backoff
@@ -95,6 +96,7 @@ class Queue(QueueReader):
         lock_duration: Seconds | None = None,
         ttl: Seconds | None = None,
         budgets: Sequence[str] = (),
+        budget: Budget | None = None,
         limits: Mapping[str, Throttle] | None = None,
         ledger: str = "main",
         estimate: Mapping[str, Any] | None = None,
@@ -127,6 +129,7 @@ class Queue(QueueReader):
             lock_duration=lock_duration,
             ttl=ttl,
             budgets=budgets,
+            budget=budget,
             limits=limits,
             ledger=ledger,
             estimate=estimate,
@@ -135,9 +138,14 @@ class Queue(QueueReader):
             remove_on_complete=remove_on_complete,
             remove_on_fail=remove_on_fail,
         )
+        new, own = with_own(new)
         wire = options.to_wire(new)
         parts = await self._opened.here()
+        if own is not None:
+            await open_own(parts.client, [own])
         verdict = await parts.adder.add(wire)
+        if own is not None and verdict == "d":
+            await drop_unused(parts.client, [own])
         return JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
 
     async def add_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
@@ -146,11 +154,17 @@ class Queue(QueueReader):
         Raises:
             InvalidOption: An option of one of them is refused ("jobs[3].delay"); none was written.
         """
-        wires = [options.to_wire(job, f"jobs[{i}].") for i, job in enumerate(jobs)]
+        pairs = [with_own(job) for job in jobs]
+        wires = [options.to_wire(job, f"jobs[{i}].") for i, (job, _) in enumerate(pairs)]
         if not wires:
             return []
         parts = await self._opened.here()
+        await open_own(parts.client, [own for _, own in pairs if own])
         verdicts = await parts.adder.add_many(wires)
+        unused = [
+            own for (_, own), verdict in zip(pairs, verdicts, strict=True) if own and verdict == "d"
+        ]
+        await drop_unused(parts.client, unused)
         return [
             JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
             for wire, verdict in zip(wires, verdicts, strict=True)
@@ -263,16 +277,43 @@ class Queue(QueueReader):
         return job.flow_usage
 
     async def budget(self, id: str, *, ledger: str = "main") -> BudgetState | None:
-        """A budget as it is now, by its own id or by that of a job of a flow that has one; None if there is none."""
+        """A budget as it is now, by its own id or by that of a job that has one (see `get_flow_budget`); None if there
+        is none.
+        """
         _keys.check_name(id, "id")
-        client = LedgerClient((await self._opened.here()).client, ledger)
-        found = await client.budget(id)
-        if found is not None:
-            return found
+        found = await LedgerClient((await self._opened.here()).client, ledger).budget(id)
+        return found if found is not None else await self.get_flow_budget(id)
+
+    async def get_flow_budget(self, id: str) -> BudgetState | None:
+        """The budget of a job's flow, else the one that was made for this job; None if it has neither.
+
+        Args:
+            id: Any job of the flow.
+        """
+        place = await self._own_budget(id)
+        if place is None:
+            return None
+        return await LedgerClient((await self._opened.here()).client, place[0]).budget(place[1])
+
+    async def update_flow_budget(self, id: str, budget: Budget) -> BudgetState:
+        """Replace the caps of the budget of a job's flow, else of its own; jobs that wait for room go on.
+
+        Raises:
+            InvalidOption: It has neither.
+        """
+        place = await self._own_budget(id)
+        if place is None:
+            raise InvalidOption("id", id, "neither its flow nor the job itself has a budget")
+        client = LedgerClient((await self._opened.here()).client, place[0])
+        await client.open(place[1], budget, update=True)
+        state = await client.budget(place[1])
+        if state is None:
+            raise InvalidOption("id", id, "its budget was dropped")
+        return state
+
+    async def _own_budget(self, id: str) -> tuple[str, str] | None:
         job = await self.get(id)
-        names = job.options.get("budgets", ()) if job is not None else ()
-        of_flow = [name for name in names if name.startswith(FLOW_BUDGET)]
-        return await client.budget(of_flow[0]) if of_flow else None
+        return None if job is None else own_of(job)
 
     async def suspended(self, *, start: int = 0, limit: int = 100) -> list[Suspended]:
         """The jobs that wait for a signal, by deadline: which signal, why, since when."""

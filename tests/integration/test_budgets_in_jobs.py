@@ -13,6 +13,7 @@ from glidemq_core import (
     Budget,
     FlowJob,
     FlowProducer,
+    InvalidOption,
     JobFailed,
     JobHandle,
     NewJob,
@@ -294,7 +295,7 @@ async def test_estimate_of_a_job_that_calls_nothing_is_given_back(
     held: list[Any] = []
 
     async def handler(job: Any) -> None:
-        held.append((await job.budget()).reserved)
+        held.append((await job.budget.state()).reserved)
 
     async with work(handler):
         job = await queue.add("j", budgets=["b"], estimate={"tokens": 40})
@@ -402,3 +403,81 @@ async def test_step_whose_call_has_no_room_is_parked_with_its_job_and_runs_when_
 
     assert begun == ["one", "two", "two"]
     assert await used(ledger) == 20
+
+
+async def test_job_and_bulk_add_can_have_budgets_of_their_own(
+    queue: Queue, work: Callable[..., Worker]
+):
+    new = [
+        NewJob(name="j", data={"ask": ask}, budget=Budget(max_total_tokens=50)) for ask in (40, 60)
+    ]
+    async with work(spend, concurrency=3):
+        one = await queue.add("j", {"ask": 40}, budget=Budget(max_total_tokens=50))
+        jobs = [one, *await queue.add_many(new)]
+        ends = await gathered(jobs)
+
+    states = [await queue.get_flow_budget(job.id) for job in jobs]
+    assert [end for end in ends if isinstance(end, int)] == [40, 40]
+    assert isinstance(ends[2], JobFailed)
+    assert [state.total_tokens for state in states if state] == [40, 40, 0]
+
+
+async def test_duplicate_opens_no_budget_that_stays(
+    queue: Queue, ledger: Ledger, any_server: ValkeyServer
+):
+    budget = Budget(max_total_tokens=5)
+    await queue.add("j", job_id="x", budget=budget)
+    again = await queue.add("j", job_id="x", budget=Budget(max_total_tokens=7))
+
+    state = await queue.get_flow_budget("x")
+    assert again.is_duplicate
+    assert state is not None
+    assert state.caps["total_tokens"].limit == 5
+
+
+async def test_raised_budget_of_a_flow_lets_its_parked_jobs_go_on(
+    queue: Queue, work: Callable[..., Worker], any_url: str
+):
+    async with FlowProducer(any_url) as flows, work(spend):
+        handle = await flows.add(
+            FlowJob(name="j", queue=queue.name, data={"ask": 10}),
+            budget=Budget(max_total_tokens=5, on_exceeded="pause"),
+        )
+        await until_parked(queue, 1)
+        raised = Budget(max_total_tokens=10, on_exceeded="pause")
+        state = await queue.update_flow_budget(handle.id, raised)
+        assert await queue.result(handle.id, timeout=10) == 10
+
+    assert state.caps["total_tokens"].limit == 10
+    with pytest.raises(InvalidOption, match="neither"):
+        await queue.update_flow_budget((await queue.add("j")).id, raised)
+    assert await queue.get_flow_budget("unknown") is None
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_agent_that_asks_is_told_and_what_it_holds_ends_with_its_run(
+    queue: Queue, work: Callable[..., Worker], ledger: Ledger, kind: str
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=100, on_exceeded="pause"))
+
+    async def handler(job: Any) -> list[Any]:
+        first = await job.budget.try_reserve(60)
+        second = await job.budget.try_reserve({"output": 60})
+        left = (await job.budget.state()).remaining["total_tokens"]
+        await first.release()
+        third = await job.budget.try_reserve(100)
+        return [first is not None, second is not None, int(left), third is not None]
+
+    def threaded(job: Any) -> list[Any]:
+        first = job.budget.try_reserve(60)
+        second = job.budget.try_reserve({"output": 60})
+        left = job.budget.state().remaining["total_tokens"]
+        first.release()
+        third = job.budget.try_reserve(100)
+        return [first is not None, second is not None, int(left), third is not None]
+
+    async with work(handler if kind == "async" else threaded):
+        job = await queue.add("j", budgets=["b"])
+        assert await job.result(timeout=10) == [True, False, 40, True]
+
+    assert await used(ledger) == 0

@@ -51,6 +51,20 @@ async def test_raised_budget_keeps_what_was_not_named(url):
     assert all(getattr(state.as_budget(), name) == getattr(expected, name) for name in rules)
 
 
+async def test_history_tells_what_happened_newest_first(url):
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("b", BUDGET)
+        await ledger.settle("c/1/1", tokens={"input": 8}, budgets=["b"])
+
+    entries = json.loads(glidemq(url, "budget", "history", "b", "--json").stdout)
+    table = glidemq(url, "budget", "history", "b", "--limit", "1").stdout
+
+    assert [entry["kind"] for entry in entries] == ["unreserved", "open"]
+    assert entries[0]["changes"]["tokens.input"] == 8
+    assert "unreserved" in table
+    assert "open" not in table
+
+
 async def test_audit_tells_of_entries_that_are_missing(url, server: ValkeyServer):
     async with Ledger(connection=url) as ledger:
         await ledger.open_budget("b", Budget(max_total_tokens=100))
