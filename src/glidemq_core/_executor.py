@@ -85,13 +85,15 @@ class Executor:
         if run.claim.has_journal:
             await self._load_journal(run)
         handler, is_async = self._find(run)
-        run.can_park = is_async
         if run.stop_reason is not None:
             raise RunStopped  # before it began
         run.is_in_handler = True
         if "estimate" in run.options:
             run.gate = Gate(run, self._host)
             await run.gate.start()
+        run.can_park = (
+            is_async  # before its thread has begun, a run for a sync handler can be parked, too
+        )
         return await (handler(job) if is_async else run_in_thread(handler, job))
 
     def _raised(self, run: Run, error: BaseException | None) -> Outcome:

@@ -6,10 +6,13 @@ A thread can't be cancelled: a stop is raised at the handler's next call of one 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import contextvars
 import inspect
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from ._allowance import Allowance, Grant
@@ -21,7 +24,7 @@ T = TypeVar("T")
 # A future can't hold the first; the others would end the worker, while in a thread they end the thread.
 _NOT_CARRIED: Final = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
 _ASYNC_ONLY: Final = frozenset(
-    {"step", "sleep", "wait_for_signal", "suspend", "wait_for_children", "llm_call"}
+    {"sleep", "wait_for_signal", "suspend", "wait_for_children", "move_to_delayed"}
 )
 
 
@@ -40,7 +43,7 @@ class ThreadJob:
         """The facts of the job: id, name, data, attempt, run, cancelled, ...; and its other methods, blocking.
 
         Raises:
-            UnrecoverableError: Steps and waits are for async handlers: a thread can't be ended to be parked.
+            UnrecoverableError: Waits are for async handlers: a thread can't be ended to be parked.
         """
         if name in _ASYNC_ONLY:
             raise UnrecoverableError(f"job.{name} needs an async handler: a thread can't be parked")
@@ -76,20 +79,67 @@ class ThreadJob:
 
     def release(self, call: str, **more: Any) -> None:
         """See RunningJob.release."""
-        asyncio.run_coroutine_threadsafe(self._job.release(call, **more), self._loop).result()
+        self._finish(self._job.release(call, **more))
+
+    def step(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """See RunningJob.step. `function` is called in this thread."""
+        calls: SimpleQueue[tuple[Callable[..., Any], Any, asyncio.Future[Any]] | None]
+        calls = SimpleQueue()
+
+        def in_this_thread(chosen: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+            async def call(*given: Any) -> Any:
+                future: asyncio.Future[Any] = self._loop.create_future()
+                calls.put((chosen, given, future))
+                return await future
+
+            return call
+
+        if options.get("salvage") is not None:
+            options["salvage"] = in_this_thread(options["salvage"])
+        self._check()
+        work = self._job.step(name, in_this_thread(function), *args, **options)
+        done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        done.add_done_callback(lambda _: calls.put(None))
+        while (call := calls.get()) is not None:
+            chosen, given, future = call
+            self._loop.call_soon_threadsafe(_deliver, future, *_outcome_of(chosen, *given))
+        return self._answer(done)
+
+    @contextlib.contextmanager
+    def llm_call(self, model: str, **options: Any) -> Generator[Any]:
+        """See RunningJob.llm_call."""
+        manager = self._job.llm_call(model, **options)
+        call = self._do(manager.__aenter__())
+        try:
+            yield call
+        except BaseException as error:
+            self._finish(manager.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._finish(manager.__aexit__(None, None, None))
 
     def book(self, *, model: str, tokens: Mapping[str, int], **more: Any) -> bool:
         """Report usage although the run may have been stopped: that money is gone."""
-        return asyncio.run_coroutine_threadsafe(
-            self._job.report_usage(model=model, tokens=tokens, **more), self._loop
-        ).result()
+        return self._finish(self._job.report_usage(model=model, tokens=tokens, **more))
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._job.cancelled:
-            work.close()
-            raise RunStopped
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+            self._check()
+        except RunStopped:
+            work.close()
+            raise
+        return self._answer(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def _finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """What has to be done although the run may have been stopped."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _check(self) -> None:
+        if self._job.cancelled:
+            raise RunStopped
+
+    def _answer(self, done: concurrent.futures.Future[T]) -> T:
+        try:
+            return done.result()
         except LeaseLost:
             raise RunStopped from None
 
@@ -129,21 +179,8 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
     blocking = ThreadJob(job, loop)
     context.run(_current.set, blocking)
 
-    def deliver(result: object, error: BaseException | None) -> None:
-        if not done.done():
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
-
     def body() -> None:
-        result: object = None
-        error: BaseException | None = None
-        try:
-            result = context.run(function, blocking)
-        except BaseException as caught:  # noqa: BLE001 carried over to the loop, whatever it is
-            error = RuntimeError(repr(caught)) if isinstance(caught, _NOT_CARRIED) else caught
-        loop.call_soon_threadsafe(deliver, result, error)
+        loop.call_soon_threadsafe(_deliver, done, *_outcome_of(context.run, function, blocking))
 
     threading.Thread(target=body, name=f"glidemq-{job.id}", daemon=True).start()
     while True:
@@ -152,3 +189,19 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
         except asyncio.CancelledError:
             if done.done():
                 raise
+
+
+def _outcome_of(function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    """What a function returns, or what it raises."""
+    try:
+        return function(*args), None
+    except BaseException as caught:  # noqa: BLE001 carried over to the loop, whatever it is
+        return None, RuntimeError(repr(caught)) if isinstance(caught, _NOT_CARRIED) else caught
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if not future.done():
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)

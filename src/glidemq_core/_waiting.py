@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast
 
 from . import _codec
 from ._journal import NO_INPUTS, Journal, input_hash
+from ._salvage import partial_text
 from ._units import Seconds, seconds, to_ms
 from .errors import (
     InvalidOption,
@@ -37,7 +38,7 @@ T = TypeVar("T")
 _ENTRY_BYTES: Final = 262_144
 
 OnChange = Literal["raise", "rerun", "keep"]
-OnBegun = Literal["retry", "fail"]
+OnBegun = Literal["retry", "fail", "salvage"]
 
 
 class PossiblyBilled(UnrecoverableError):
@@ -100,8 +101,10 @@ class Waiting:
         on_change: OnChange,
         paid: bool,
         on_begun: OnBegun,
+        salvage: Callable[[str], Any] | None,
     ) -> Any:
         """See RunningJob.step."""
+        _check_begun(on_begun, salvage, paid=paid)
         key = self.journal.next_key("step", name)
         hash_ = input_hash(args, inputs)
         entry = self.journal.find(key)
@@ -120,9 +123,14 @@ class Waiting:
         step = _Step(self._run, name)
         inside = _steps.set((*_steps.get(), step))
         try:
-            return await self._perform(
-                key, hash_, function, args, paid=paid, on_begun=on_begun, name=name
-            )
+            if paid and (begun := self.journal.begun(key)) is not None:
+                if on_begun == "fail":
+                    raise PossiblyBilled(
+                        f"step {name!r} began in an earlier run and may have been billed"
+                    )
+                if salvage is not None:
+                    function, args = salvage, (await partial_text(self._run, self._host, begun),)
+            return await self._perform(key, hash_, function, args, paid=paid, name=name)
         finally:
             _steps.reset(inside)
             step.end()
@@ -135,15 +143,11 @@ class Waiting:
         args: tuple[object, ...],
         *,
         paid: bool,
-        on_begun: OnBegun,
         name: str,
     ) -> Any:
         if paid:
-            if self.journal.begun(key) is not None and on_begun == "fail":
-                raise PossiblyBilled(
-                    f"step {name!r} began in an earlier run and may have been billed"
-                )
-            await self._write(key, started=_codec.dumps({"run": self._run.claim.run}, "started"))
+            note = {"run": self._run.claim.run, "seq": self._run.seq}
+            await self._write(key, started=_codec.dumps(note, "started"))
         result = function(*args)
         if inspect.isawaitable(result):
             result = await result
@@ -294,6 +298,17 @@ def _refuse_inside_of_a_step(wait: str) -> None:
     if steps:
         raise UnrecoverableError(
             f"job.{wait} inside of step {steps[-1].name!r}: wait before or after it"
+        )
+
+
+def _check_begun(on_begun: str, salvage: object, *, paid: bool) -> None:
+    if on_begun not in ("retry", "fail", "salvage"):
+        raise InvalidOption("on_begun", on_begun, "not 'retry', 'fail' or 'salvage'")
+    if (on_begun == "salvage") != callable(salvage):
+        raise InvalidOption("salvage", salvage, "a function, given with on_begun='salvage'")
+    if on_begun != "retry" and not paid:
+        raise InvalidOption(
+            "on_begun", on_begun, "needs paid=True: only such steps note that they begin"
         )
 
 

@@ -148,6 +148,7 @@ class RunningJob(PaidCalls):
         on_change: OnChange = "raise",
         paid: bool = False,
         on_begun: OnBegun = "retry",
+        salvage: Callable[[str], Any] | None = None,
     ) -> Any:
         """Call `function(*args)` once and remember what it returned, across attempts, parks and crashes.
 
@@ -158,13 +159,24 @@ class RunningJob(PaidCalls):
             inputs: What its result depends on. Default: those arguments that JSON can hold.
             on_change: The stored result is for other inputs: "raise" StepChanged, "rerun" it, or "keep" the result.
             paid: It spends money: note its beginning before, so that a crash in the middle is known.
-            on_begun: A paid step that began in an earlier run and never ended: "retry" it, or "fail" the job.
+            on_begun: A paid step that began in an earlier run and never ended: "retry" it, "fail" the job, or "salvage"
+                what it had streamed.
+            salvage: Called instead of `function` then, with the text that the interrupted step had streamed (as far as
+                it had reached the server; of steps side by side, the text of all). What it returns is the step's result.
+                If it streams nothing, readers keep that text; what it streams replaces it.
 
         Raises:
             StepChanged: See `on_change`.
         """
         return await self._waiting.step(
-            name, function, args, inputs=inputs, on_change=on_change, paid=paid, on_begun=on_begun
+            name,
+            function,
+            args,
+            inputs=inputs,
+            on_change=on_change,
+            paid=paid,
+            on_begun=on_begun,
+            salvage=salvage,
         )
 
     async def sleep(self, duration: Seconds) -> None:

@@ -141,13 +141,27 @@ async def stubborn(job: Any, journal: Journal) -> object:
     return {"run": job.run}
 
 
+async def salvage(job: Any, journal: Journal) -> object:
+    """A paid step that says two words and hangs; a later run keeps them."""
+
+    async def says() -> None:
+        journal.note("asked", job)
+        for word in ("two ", "words"):
+            await job.stream_chunk("content", word)
+        await asyncio.Event().wait()
+
+    return await job.step("s", says, paid=True, on_begun="salvage", salvage=lambda text: text)
+
+
 async def crash(_: Any, __: Journal) -> object:
     """Kills its process, as a job does that makes it run out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
     return None
 
 
-HANDLERS = {f.__name__: f for f in (echo, stream, write, gate, spin, wait, stubborn, crash)}
+HANDLERS = {
+    f.__name__: f for f in (echo, stream, write, gate, spin, wait, stubborn, salvage, crash)
+}
 
 
 def thread_handler(journal: Journal) -> Any:

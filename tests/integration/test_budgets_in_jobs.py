@@ -422,9 +422,7 @@ async def test_job_and_bulk_add_can_have_budgets_of_their_own(
     assert [state.total_tokens for state in states if state] == [40, 40, 0]
 
 
-async def test_duplicate_opens_no_budget_that_stays(
-    queue: Queue, ledger: Ledger, any_server: ValkeyServer
-):
+async def test_duplicate_opens_no_budget_that_stays(queue: Queue, ledger: Ledger):
     budget = Budget(max_total_tokens=5)
     await queue.add("j", job_id="x", budget=budget)
     again = await queue.add("j", job_id="x", budget=Budget(max_total_tokens=7))

@@ -1,10 +1,11 @@
 """Steps: what was paid for once is not paid for again, across attempts, parks and crashes."""
 
 import asyncio
+import threading
 
 import pytest
 
-from glidemq_core import JobFailed
+from glidemq_core import Budget, InvalidOption, JobFailed, Ledger, kept_text
 from tests.harness.processes import eventually
 
 
@@ -226,3 +227,111 @@ async def test_step_of_a_run_that_lost_its_lease_is_not_stored(queue, work, any_
         any_server.cmd("ZADD", f"glidemq:{{{queue.name}}}:active", 1, job.id)
         assert await job.result(timeout=20) == 2
     assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_interrupted_step_is_salvaged_from_what_it_had_streamed(queue, work, kind):
+    calls, given = [], []
+
+    async def says(job):
+        calls.append(1)
+        for word in ("half ", "an "):
+            await job.stream_chunk("content", word)
+        raise ConnectionError("in the middle")
+
+    async def handler(job):
+        await job.stream_chunk("content", "before ")
+        return await job.step("s", says, job, paid=True, on_begun="salvage", salvage=mend)
+
+    def mend(text):
+        given.append(text)
+        return f"{text}answer"
+
+    def threaded(job):
+        def says():
+            calls.append(1)
+            for word in ("half ", "an "):
+                job.stream_chunk("content", word)
+            raise ConnectionError("in the middle")
+
+        job.stream_chunk("content", "before ")
+        return job.step("s", says, paid=True, on_begun="salvage", salvage=mend)
+
+    async with work(handler if kind == "async" else threaded):
+        job = await queue.add("n", attempts=3)
+        assert await job.result(timeout=5) == "half an answer"
+    assert (len(calls), given) == (1, ["half an "])
+
+
+async def test_text_that_a_salvage_keeps_stays_with_the_readers(queue, work):
+    async def says(job):
+        await job.stream_chunk("content", "half ")
+        raise ConnectionError("in the middle")
+
+    async def handler(job):
+        await job.step(
+            "s", says, job, paid=True, on_begun="salvage", salvage=lambda text: text, inputs=1
+        )
+        await job.stream_chunk("content", "and on")
+
+    async with work(handler):
+        job = await queue.add("n", attempts=3)
+        await job.result(timeout=5)
+        assert kept_text([chunk async for chunk in job.stream()]) == "half and on"
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"on_begun": "salvage", "paid": True}, "salvage"),
+        ({"salvage": len, "paid": True}, "salvage"),
+        ({"on_begun": "fail"}, "on_begun"),
+        ({"on_begun": "guess", "paid": True}, "on_begun"),
+    ],
+)
+async def test_policy_of_a_step_that_makes_no_sense_is_named(queue, work, options, field):
+    async def handler(job):
+        with pytest.raises(InvalidOption) as caught:
+            await job.step("s", list, **options)
+        return caught.value.field
+
+    async with work(handler):
+        assert await (await queue.add("n")).result(timeout=5) == field
+
+
+async def test_steps_of_a_handler_in_a_thread_run_there_once(queue, work):
+    made = []
+
+    def handler(job):
+        def draft(word):
+            made.append(threading.current_thread() is thread)
+            job.log("inside of the step")
+            return word * 2
+
+        thread = threading.current_thread()
+        got = [job.step("draft", draft, word) for word in ("a", "b")]
+        with pytest.raises(KeyError):
+            job.step("fails", {}.__getitem__, "x")
+        if job.attempt == 1:
+            raise ConnectionError("once")
+        return got
+
+    async with work(handler):
+        job = await queue.add("n", attempts=2)
+        assert await job.result(timeout=5) == ["aa", "bb"]
+    assert made == [True, True]
+
+
+async def test_handler_in_a_thread_is_parked_while_it_has_not_started(queue, work, any_url):
+    pause = Budget(max_total_tokens=5, on_exceeded="pause")
+
+    async with Ledger(connection=any_url) as ledger, work(lambda job: job.run):
+        await ledger.open_budget("b", pause)
+        job = await queue.add("n", budgets=["b"], estimate={"tokens": 10})
+
+        async def parked():
+            return (await job.snapshot()).state == "delayed"
+
+        await eventually(parked)
+        await ledger.update_budget("b", Budget(max_total_tokens=10, on_exceeded="pause"))
+        assert await job.result(timeout=5) == 2

@@ -323,15 +323,18 @@ async def test_retry_of_a_failed_job_keeps_its_waits_unless_it_is_to_be_fresh(qu
             assert await job.result(timeout=5) == 1
 
 
-async def test_waits_need_an_async_handler_and_say_so(queue, work):
+@pytest.mark.parametrize(
+    "wait", ["sleep", "suspend", "wait_for_signal", "wait_for_children", "move_to_delayed"]
+)
+async def test_waits_need_an_async_handler_and_say_so(queue, work, wait):
     def handler(job):
-        job.wait_for_signal("go")
+        getattr(job, wait)()
 
     async with work(handler):
-        job = await queue.add("n")
-        with pytest.raises(JobFailed) as caught:
+        job = await queue.add("n", attempts=3)
+        with pytest.raises(JobFailed, match=f"job.{wait} needs an async handler") as caught:
             await job.result(timeout=5)
-    assert caught.value.reason in ("unrecoverable", "error")
+    assert (caught.value.reason, caught.value.attempt) == ("unrecoverable", 1)
 
 
 async def test_wait_outlives_every_client(any_url, queue_name, work, queue):
