@@ -28,7 +28,7 @@ local function over(root, id, record, map, until_)
   end
   local late = until_ and until_ <= num.now()
   if map.name then
-    return journal.consume(root, id, record, map.key, map.name)
+    return journal.consume(root, id, record, map.key, map.name, until_)
       or late and journal.put(root, id, record, map.key, '{"timeout":true}')
   end
   return late and journal.put(root, id, record, map.key, '{"slept":true}')

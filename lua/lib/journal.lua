@@ -1,7 +1,7 @@
 --- journal: what a job remembers across runs, in its `steps` hash, under "kind:name#ordinal".
 -- A field "?" .. key says that the wait or the paid step has begun; the field without it is the entry, written once.
--- The mailbox hash holds signals: "m:N" the message, "m:N:name" its name, "m:N:to" the entry it is on its way to,
--- "id:SIGNAL" that it was seen, "n" the last N, "waiting" the Ns that wait, in order.
+-- The mailbox hash holds signals: "m:N" the message, "m:N:name" its name, "m:N:at" when it came, "m:N:to" the entry it
+-- is on its way to, "id:SIGNAL" that it was seen, "n" the last N, "waiting" the Ns that wait, in order.
 local job = require('lib.job')
 local layout = require('lib.layout')
 local num = require('lib.num')
@@ -52,15 +52,16 @@ function journal.begin(root, id, record, key, text)
   return redis.call('HGET', where, '?' .. key)
 end
 
---- The oldest message of a name ("*": any) in the mailbox, or one that was on its way to this entry already: its
--- number and text, or nil; and the numbers of all that wait.
-local function oldest(root, id, entry, name)
+--- The oldest message of a name ("*": any) in the mailbox that came in time, or one that was on its way to this entry
+-- already: its number and text, or nil; and the numbers of all that wait.
+local function oldest(root, id, entry, name, until_)
   local key = layout.satellite(root, id, 'mailbox')
   local waiting = redis.call('HGET', key, 'waiting') or ''
   for n in string.gmatch(waiting, '%d+') do
     local field = 'm:' .. n
-    local found = redis.call('HMGET', key, field, field .. ':name', field .. ':to')
-    if found[1] and (found[3] or entry) == entry and (name == '*' or found[2] == name) then
+    local found = redis.call('HMGET', key, field, field .. ':name', field .. ':to', field .. ':at')
+    local is_late = until_ and num.of(found[4], 0) > until_
+    if found[1] and not is_late and (found[3] or entry) == entry and (name == '*' or found[2] == name) then
       return n, found[1], waiting
     end
   end
@@ -71,13 +72,13 @@ local function without(waiting, n)
   return string.sub(left, 2, -2)
 end
 
---- Move the oldest fitting message into the journal entry; answers the entry, or nil if there is no message.
--- It is in one of the two all the time, and on its way to no other entry.
-function journal.consume(root, id, record, key, name)
+--- Move the oldest fitting message that came before `until_` (nil: whenever) into the journal entry; answers the
+-- entry, or nil if there is no message. It is in one of the two all the time, and on its way to no other entry.
+function journal.consume(root, id, record, key, name, until_)
   if not job.has_satellite(record.satellites, 'mailbox') then
     return nil
   end
-  local n, message, waiting = oldest(root, id, key, name)
+  local n, message, waiting = oldest(root, id, key, name, until_)
   if not n then
     return nil
   end
@@ -85,12 +86,12 @@ function journal.consume(root, id, record, key, name)
   redis.call('HSET', mailbox, field .. ':to', key)
   local entry = journal.put(root, id, record, key, message)
   redis.call('HSET', mailbox, 'waiting', without(waiting, n))
-  redis.call('HDEL', mailbox, field, field .. ':name', field .. ':to')
+  redis.call('HDEL', mailbox, field, field .. ':name', field .. ':at', field .. ':to')
   return entry
 end
 
 --- Put a message into the mailbox; answers 1 stored, 0 seen before, nil the mailbox is full.
-function journal.deliver(root, id, record, signal, name, message)
+function journal.deliver(root, id, record, signal, name, message, now)
   local key = layout.satellite(root, id, 'mailbox')
   local found = redis.call('HMGET', key, 'id:' .. signal, 'n', 'waiting')
   if found[1] then
@@ -101,8 +102,8 @@ function journal.deliver(root, id, record, signal, name, message)
     return nil
   end
   own(root, id, record, 'mailbox')
-  redis.call('HSET', key, 'm:' .. n, message, 'm:' .. n .. ':name', name, 'id:' .. signal, 1, 'n', n,
-    'waiting', waiting == '' and n or waiting .. ',' .. n)
+  redis.call('HSET', key, 'm:' .. n, message, 'm:' .. n .. ':name', name, 'm:' .. n .. ':at', now, 'id:' .. signal, 1,
+    'n', n, 'waiting', waiting == '' and n or waiting .. ',' .. n)
   return 1
 end
 

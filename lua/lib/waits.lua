@@ -35,7 +35,7 @@ local function is_over(root, id, record, now, key, name, until_)
     return num.of(record.pending, 0) <= 0
   end
   local is_mail = takes_signals(key)
-  if journal.get(root, id, key) or is_mail and journal.consume(root, id, record, key, name) then
+  if journal.get(root, id, key) or is_mail and journal.consume(root, id, record, key, name, until_) then
     return true
   end
   if until_ and until_ <= now then

@@ -53,6 +53,33 @@ def loads(text: str | bytes) -> Any:
     return _decoder.decode(text)
 
 
+def as_type(value: object, type: Any, field: str) -> Any:
+    """A decoded payload as a value of `type`: a class of msgspec, dataclasses, pydantic, or what typing can say.
+
+    Raises:
+        InvalidOption: It does not fit; the field says where.
+    """
+    validate = getattr(type, "model_validate", None)
+    try:
+        return validate(value) if callable(validate) else msgspec.convert(value, type)
+    except (ValueError, msgspec.ValidationError) as error:
+        where, reason = _misfit(error)
+        raise InvalidOption(field + where, value, reason) from error
+
+
+def _misfit(error: Exception) -> tuple[str, str]:
+    """Where a payload does not fit its type (".name[3]"), and why."""
+    details = getattr(error, "errors", None)
+    if callable(details):  # pydantic's
+        first = cast("list[dict[str, Any]]", details())[0]
+        where = "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
+        )
+        return where, str(first["msg"])
+    reason, _, path = str(error).partition(" - at `$")
+    return path.rstrip("`"), reason
+
+
 def _foreign(value: object) -> object:
     dump = getattr(value, "model_dump", None)
     if dump is None:

@@ -17,7 +17,7 @@ from ._waiting import NO_INPUTS, OnBegun, OnChange, Waiting
 from .errors import GlideMQError, InvalidOption, LeaseLost
 from .flow import ChildEnd, OnChildFailure
 from .outcome import Delayed
-from .signals import Signal, signal_of
+from .signals import Signal, signal_of, typed
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,12 @@ class RunningJob(PaidCalls):
         await self._waiting.park(Delayed("delay", wait))
 
     async def wait_for_signal(
-        self, name: str, *, timeout: Seconds | None = None, reason: str = ""
+        self,
+        name: str,
+        *,
+        timeout: Seconds | None = None,
+        reason: str = "",
+        type: Any = None,
     ) -> Signal:
         """Wait for a message sent with `queue.signal(id, name, data)`, without holding anything.
 
@@ -208,15 +213,18 @@ class RunningJob(PaidCalls):
         Args:
             timeout: Seconds, counted from the first time the job came here.
             reason: For listings.
+            type: What the signal's data are to be: a class of msgspec, dataclasses or pydantic, or what typing can say.
 
         Raises:
             SignalTimeout: It did not come in time.
+            SignalMismatch: Its data do not fit `type`. It has been taken; catch this to wait for another one.
         """
         _keys.check_name(name, "name")
         wait = None if timeout is None else seconds(timeout, "timeout")
-        return await self._waiting.signal(
+        signal = await self._waiting.signal(
             "signal", name, timeout=wait, reason=reason, job_id=self.id
         )
+        return signal if type is None else typed(signal, type, self.id)
 
     async def suspend(self, *, reason: str = "", timeout: Seconds | None = None) -> Signal:
         """Wait for a signal of any name; see `wait_for_signal`."""

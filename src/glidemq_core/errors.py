@@ -16,6 +16,7 @@ GlideMQError
 ├── LeaseLost                this run is no longer the job's current run
 ├── UnrecoverableError       raise it in a handler: fail now, do not retry
 │   ├── ParkIgnored          a handler went on after it had asked to be parked
+│   ├── SignalMismatch       a signal's data do not fit the type that was waited for
 │   └── StepChanged          a remembered step was called with other inputs
 ├── JobTimeout               the run was longer than `timeout`, or silent for `idle_timeout`
 ├── SignalTimeout            a wait ended without its signal
@@ -197,6 +198,25 @@ class UnrecoverableError(GlideMQError):
 
 class ParkIgnored(UnrecoverableError):
     """The handler returned or raised although it had asked to be parked (it caught the cancellation)."""
+
+
+class SignalMismatch(UnrecoverableError):
+    """A signal's data do not fit the type that the job waits for.
+
+    Attributes:
+        job_id: The job. name, signal_id: The signal, which was taken.
+        field: What does not fit ("data.amount"); reason: why.
+    """
+
+    def __init__(self, job_id: str, *, name: str, signal_id: str, field: str, reason: str) -> None:
+        self.job_id = job_id
+        self.name = name
+        self.signal_id = signal_id
+        self.field = field
+        self.reason = reason
+        super().__init__(
+            f"job {job_id!r}: signal {name!r} ({signal_id}) does not fit, {field}: {reason}"
+        )
 
 
 class StepChanged(UnrecoverableError):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast
 
 from . import _keys, options
-from ._codec import dumps
+from ._codec import as_type, dumps, loads
 from ._keys import new_id
 from ._ledger import LedgerClient
 from ._own_budgets import drop_unused, open_own, own_of, with_own
@@ -60,9 +60,9 @@ class JobHandle:
         """See Queue.cancel."""
         return await self._queue.cancel(self.id)
 
-    async def signal(self, name: str, data: object = None) -> bool:
+    async def signal(self, name: str, data: object = None, *, type: Any = None) -> bool:
         """See Queue.signal."""
-        return await self._queue.signal(self.id, name, data)
+        return await self._queue.signal(self.id, name, data, type=type)
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id!r}{' duplicate' if self.is_duplicate else ''}>"
@@ -230,21 +230,31 @@ class Queue(QueueReader):
         return (await self._call("job_cancel", {"id": _keys.check_name(id, "id")})).decode()
 
     async def signal(
-        self, id: str, name: str, data: object = None, *, signal_id: str | None = None
+        self,
+        id: str,
+        name: str,
+        data: object = None,
+        *,
+        signal_id: str | None = None,
+        type: Any = None,
     ) -> bool:
         """Send a message to a job: the next wait for `name` takes it, whether it has begun or not.
 
         Args:
             data: What it carries, at most 64 KiB as JSON.
             signal_id: The message's id; sending the same id twice is one message. Default: a new one.
+            type: What the waiting job takes (see `RunningJob.wait_for_signal`): data that do not fit are not sent.
 
         Returns:
             False if this message was sent before.
 
         Raises:
+            InvalidOption: The data do not fit `type`; the field says where.
             JobNotFound: The job is not known.
             WrongState: The job has ended, or 100 messages wait in its mailbox.
         """
+        if type is not None:
+            as_type(loads(dumps(data, "data", limit=65_536)), type, "data")
         message_id = new_id() if signal_id is None else _keys.check_name(signal_id, "signal_id")
         message = {
             "id": message_id,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from ._codec import as_type
 from ._units import instant
+from .errors import InvalidOption, SignalMismatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,3 +55,17 @@ def signal_of(entry: dict[str, Any]) -> Signal:
         id=entry.get("id", ""),
         sent_at=instant(entry.get("at")),
     )
+
+
+def typed(signal: Signal, type: Any, job_id: str) -> Signal:
+    """The same with its data as a value of `type`.
+
+    Raises:
+        SignalMismatch: They do not fit.
+    """
+    try:
+        return replace(signal, data=as_type(signal.data, type, "data"))
+    except InvalidOption as error:
+        raise SignalMismatch(
+            job_id, name=signal.name, signal_id=signal.id, field=error.field, reason=error.reason
+        ) from error

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lua.engine import Engine, refused
+from tests.lua.engine import Claim, Engine, refused
 
 
 def _signal(engine: Engine, signal: str = "s1", name: str = "go", message: str = "1") -> int:
@@ -94,3 +94,41 @@ def test_unknown_job_is_gone(engine: Engine):
     with refused("ARG name "):
         engine.call("job_signal", id="a", signal="s", message="1")
     assert engine.names() == set()
+
+
+def test_signal_after_the_deadline_is_late_although_nobody_has_looked(engine: Engine):
+    claim = engine.active()
+    _wait(engine, claim, "signal:go#1")
+    engine.finish(claim, "suspended", None, {})
+    engine.advance(501)
+
+    assert _signal(engine, message='"late"') == 1
+
+    assert engine.where("a") == ["waiting"]
+    assert engine.call("job_journal", id="a")[1] == b'{"timeout":true}'
+    again = engine.claim()
+    assert _wait(engine, again, "signal:go#2") == b'"late"'  # kept for the next wait
+
+
+def test_signal_that_came_in_time_is_taken_after_the_deadline(engine: Engine):
+    claim = engine.active()
+    _wait(engine, claim, "signal:go#1")
+    _signal(engine, message='"in time"')
+    engine.advance(501)
+
+    engine.finish(claim, "suspended", None, {})
+
+    assert engine.call("job_journal", id="a")[1] == b'"in time"'
+
+
+def test_late_signal_is_not_taken_by_a_run_that_comes_back_to_its_wait(engine: Engine):
+    claim = engine.active()
+    _wait(engine, claim, "signal:go#1")
+    engine.advance(501)
+    _signal(engine, message='"late"')
+
+    assert _wait(engine, claim, "signal:go#1") == b'{"timeout":true}'
+
+
+def _wait(engine: Engine, claim: Claim, key: str) -> bytes:
+    return engine.call("job_wait", id="a", token=claim.token, key=key, name="go", timeout_ms=500)[0]
