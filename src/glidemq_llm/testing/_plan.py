@@ -22,7 +22,8 @@ class Behaviour:
         text: The whole text instead of "t0 t1 t2 ...": its words are the tokens.
         input: Billed input tokens; None: the words of the request.
         cached: How many of them came from the provider's cache.
-        reasoning: Hidden output tokens, billed beside the visible ones.
+        reasoning: Output tokens of thinking, billed beside the text's; some vendors stream them.
+        citation: Output tokens of cited sources, which Perplexity bills.
         finish: Reason of the end, in OpenAI's words.
         tools: Tools that it calls after the text, each {name, arguments (an object, or text as it is), id?}; not billed.
             OpenAI's chat and Anthropic's messages have them.
@@ -43,6 +44,7 @@ class Behaviour:
     input: int | None = None
     cached: int = 0
     reasoning: int = 0
+    citation: int = 0
     finish: str = "stop"
     tools: Sequence[Mapping[str, Any]] = ()
     usage: bool = True

@@ -15,8 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from glidemq_core.errors import InvalidOption
+from glidemq_llm.testing._dialects import DIALECTS
 from glidemq_llm.testing._plan import Behaviour
 
+_PLACES = {
+    **dict.fromkeys(("anthropic", "google", "vertex", "cohere", "ollama", "bedrock"), ""),
+    "openai": "/v1",
+    "mistral": "/mistral",
+}
 _POLL = 0.005
 
 
@@ -83,13 +90,29 @@ class FakeProvider:
 
     @property
     def url(self) -> str:
-        """The base URL for Anthropic's client."""
+        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def openai_url(self) -> str:
         """The base URL for OpenAI's client."""
-        return f"{self.url}/v1"
+        return self.base_url("openai")
+
+    def base_url(self, vendor: str) -> str:
+        """What a vendor's client is given as its address: `base_url`, `azure_endpoint`, `server_url`, `endpoint_url`, ...
+
+        Args:
+            vendor: "openai", "anthropic", "google", "vertex", "mistral", "cohere", "ollama", "bedrock"; or, for OpenAI's
+                client, "azure", "groq", "deepseek", "xai", "openrouter", "perplexity", "together", "fireworks",
+                "vllm", "llama.cpp".
+
+        Raises:
+            InvalidOption: Another vendor.
+        """
+        places = _PLACES | {name: place for name, (place, _) in DIALECTS.items()}
+        if vendor not in places:
+            raise InvalidOption("vendor", vendor, f"known are {', '.join(sorted(places))}")
+        return f"{self.url}{places[vendor]}"
 
     def plan(self, model: str, *behaviours: Behaviour) -> None:
         """Say what the next calls of a model do, one after the other; "*" stands for all models."""

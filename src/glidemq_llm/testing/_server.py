@@ -52,6 +52,7 @@ class Call:
     texts: int  # of the request
     tools: list[ToolCall]
     reasoning: int = 0
+    citation: int = 0
     shown: int = 0
     is_billed: bool = False
     outcome: str = "complete"
@@ -186,8 +187,8 @@ class ProviderServer:
         words = [] if request.path == "/v1/embeddings" else behaviour.words
         is_cut = limit is not None and limit < len(words)
         is_stream = bool(body.get("stream"))
-        asks_usage = request.path != "/v1/chat/completions" or not is_stream
-        asks_usage = asks_usage or bool(fields(body.get("stream_options")).get("include_usage"))
+        is_asked = bool(fields(body.get("stream_options")).get("include_usage"))
+        tells_usage = not is_stream or shape.tells_unasked or is_asked
         counted = (
             behaviour.input
             if behaviour.input is not None
@@ -201,7 +202,7 @@ class ProviderServer:
             is_stream=is_stream,
             words=words[:limit],
             finish="length" if is_cut else behaviour.ending,
-            tells_usage=behaviour.usage and asks_usage,
+            tells_usage=behaviour.usage and tells_usage,
             input=counted,
             cached=behaviour.cached,
             texts=len(said),
@@ -239,7 +240,7 @@ class ProviderServer:
         billed = {
             "input": call.input if call.is_billed else 0,
             "cached": call.cached if call.is_billed else 0,
-            "output": call.shown + call.reasoning,
+            "output": call.shown + call.reasoning + call.citation,
         }
         self._note("end", call, status=call.status, outcome=call.outcome, **billed)
 
@@ -249,7 +250,8 @@ class ProviderServer:
 
     async def _answer(self, call: Call, shape: Shape, writer: asyncio.StreamWriter) -> None:
         behaviour = call.behaviour
-        headers = {"x-request-id": call.id, "request-id": call.id, **behaviour.headers}
+        headers = {"x-request-id": call.id, "request-id": call.id}
+        headers |= shape.headers() | dict(behaviour.headers)
         wait = self._limit.wait() if self._limit else 0.0
         if wait:
             call.status, call.outcome = 429, "limited"
@@ -326,6 +328,7 @@ class ProviderServer:
         await asyncio.sleep(call.behaviour.pace if call.shown else call.behaviour.first)
         if not call.shown:
             call.reasoning = call.behaviour.reasoning
+            call.citation = call.behaviour.citation
             self._note("first", call)
         call.shown += 1
         return call.words[call.shown - 1]

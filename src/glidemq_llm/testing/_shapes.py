@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from glidemq_llm._read import fields, items
 from glidemq_llm.testing._tools import (
@@ -45,6 +45,7 @@ class Billed(Protocol):
     cached: int
     texts: int
     reasoning: int
+    citation: int
     shown: int
     finish: str
     tells_usage: bool
@@ -58,20 +59,30 @@ class Billed(Protocol):
 
 
 class Shape:
-    """OpenAI chat completions."""
+    """OpenAI chat completions.
+
+    Attributes:
+        tells_unasked: Whether a stream states its usage without `stream_options`.
+    """
+
+    tells_unasked: ClassVar[bool] = False
+
+    def headers(self) -> dict[str, str]:
+        """The vendor's own headers of an answer."""
+        return {}
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
-        yield _data(self._chunk(call, {"role": "assistant", "content": ""}))
+        yield data(self._chunk(call, {"role": "assistant", "content": ""}))
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
-        return _data(self._chunk(call, {"content": word}))
+        return data(self._chunk(call, {"content": word}))
 
     def after_text(self, call: Billed) -> Iterator[bytes]:
         """The events between the last token and the end: the tools that are called."""
         for delta in chat_deltas(call.tools):
-            yield _data(self._chunk(call, {"tool_calls": [delta]}))
+            yield data(self._chunk(call, {"tool_calls": [delta]}))
 
     def answered(self, body: Mapping[str, Any]) -> Answered:
         """What a request answers to calls of tools."""
@@ -79,14 +90,14 @@ class Shape:
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
-        yield _data(self._chunk(call, {}, call.finish))
+        yield data(self._chunk(call, {}, call.finish))
         if call.tells_usage:
-            yield _data({**self._chunk(call, {}), "choices": [], "usage": self.usage(call)})
+            yield data({**self._chunk(call, {}), "choices": [], "usage": self.usage(call)})
         yield b"data: [DONE]\n\n"
 
     def error_event(self, call: Billed) -> bytes:
         """An overload in the middle of a stream whose status was 200."""
-        return _data(
+        return data(
             {"error": {"message": "Overloaded", "type": "server_error", "code": "overloaded"}}
         )
 
@@ -140,9 +151,11 @@ class Shape:
 class ResponsesShape(Shape):
     """OpenAI responses."""
 
+    tells_unasked = True
+
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
-        yield _event("response.created", response=self._response(call, "in_progress", []))
+        yield event("response.created", response=self._response(call, "in_progress", []))
         item: dict[str, Any] = {
             "id": f"msg-{call.id}",
             "type": "message",
@@ -150,24 +163,24 @@ class ResponsesShape(Shape):
             "status": "in_progress",
             "content": [],
         }
-        yield _event("response.output_item.added", output_index=0, item=item)
+        yield event("response.output_item.added", output_index=0, item=item)
         part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": []}
         place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
-        yield _event("response.content_part.added", **place, part=part)
+        yield event("response.content_part.added", **place, part=part)
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
         place = {"item_id": f"msg-{call.id}", "output_index": 0, "content_index": 0}
-        return _event("response.output_text.delta", **place, delta=word)
+        return event("response.output_text.delta", **place, delta=word)
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
         whole = self.whole(call)
-        yield _event(f"response.{whole['status']}", response=whole)
+        yield event(f"response.{whole['status']}", response=whole)
 
     def error_event(self, call: Billed) -> bytes:
         """An overload in the middle of a stream whose status was 200."""
-        return _event("error", code="server_is_overloaded", message="Overloaded", param=None)
+        return event("error", code="server_is_overloaded", message="Overloaded", param=None)
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
@@ -213,22 +226,24 @@ class ResponsesShape(Shape):
 class AnthropicShape(Shape):
     """Anthropic messages."""
 
+    tells_unasked = True
+
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
         usage = self.usage(call) | {"output_tokens": 1} if call.tells_usage else {}
-        yield _event("message_start", message=self._message(call, [], None, usage))
-        yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-        yield _event("ping")
+        yield event("message_start", message=self._message(call, [], None, usage))
+        yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        yield event("ping")
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
-        return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+        return event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
 
     def after_text(self, call: Billed) -> Iterator[bytes]:
         """The end of the text, and the tools that are called."""
-        yield _event("content_block_stop", index=0)
-        for event in anthropic_events(call.tools):
-            yield _event(event.pop("type"), **event)
+        yield event("content_block_stop", index=0)
+        for told in anthropic_events(call.tools):
+            yield event(told.pop("type"), **told)
 
     def answered(self, body: Mapping[str, Any]) -> Answered:
         """What a request answers to calls of tools."""
@@ -238,12 +253,12 @@ class AnthropicShape(Shape):
         """The events after the last token."""
         usage = {"output_tokens": call.shown + call.reasoning} if call.tells_usage else {}
         delta = {"stop_reason": _STOP_REASONS.get(call.finish, call.finish), "stop_sequence": None}
-        yield _event("message_delta", delta=delta, usage=usage)
-        yield _event("message_stop")
+        yield event("message_delta", delta=delta, usage=usage)
+        yield event("message_stop")
 
     def error_event(self, call: Billed) -> bytes:
         """An overload in the middle of a stream whose status was 200."""
-        return _event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+        return event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
@@ -292,6 +307,8 @@ class AnthropicShape(Shape):
 class EmbeddingsShape(Shape):
     """OpenAI embeddings: a vector for each text, never in a stream."""
 
+    tells_unasked = True
+
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
         vectors = [
@@ -336,9 +353,11 @@ def _listed(value: Any) -> list[Any]:
     return items(cast("object", value)) if isinstance(value, list) else [value]
 
 
-def _data(value: Mapping[str, Any]) -> bytes:
+def data(value: Mapping[str, Any]) -> bytes:
+    """A server-sent event without a name."""
     return f"data: {json.dumps(value)}\n\n".encode()
 
 
-def _event(kind: str, **fields: Any) -> bytes:
-    return f"event: {kind}\n".encode() + _data({"type": kind, **fields})
+def event(kind: str, **fields: Any) -> bytes:
+    """A server-sent event whose data names its type as well."""
+    return f"event: {kind}\n".encode() + data({"type": kind, **fields})

@@ -1,7 +1,4 @@
-"""More wire formats of the fake provider: Gemini, Mistral, Cohere, Ollama and Bedrock's Converse.
-
-Their addresses: `provider.url` for all, but for Mistral `{provider.url}/mistral`.
-"""
+"""More wire formats of the fake provider: Gemini, Mistral, Cohere, Ollama and Bedrock's Converse."""
 
 from __future__ import annotations
 
@@ -13,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from glidemq_llm._read import fields
-from glidemq_llm.testing._shapes import SHAPES, Billed, Shape
+from glidemq_llm.testing._dialects import DIALECTS
+from glidemq_llm.testing._shapes import SHAPES, Billed, Shape, data, event
 
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -28,7 +26,12 @@ _AMAZON = {
     500: "InternalServerException",
     503: "ServiceUnavailableException",
 }
-_GEMINI = re.compile(r"/v1(?:beta)?/models/(.+):(generateContent|streamGenerateContent)")
+# Vertex has the same behind a project and a place, or, with an API key, behind its publisher.
+_GEMINI = re.compile(
+    r"/v1(?:beta1?)?/(?P<vertex>.*publishers/google/)?models/(?P<model>.+):"
+    r"(?P<method>generateContent|streamGenerateContent)"
+)
+_COMPATIBLE = re.compile(r"/([^/]+)/.*\bchat/completions")
 _CONVERSE = re.compile(r"/model/(.+)/(converse|converse-stream)")
 
 
@@ -40,8 +43,9 @@ def shape_of(path: str, body: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
     if found:
         messages = [{"content": content.get("parts")} for content in body.get("contents") or ()]
         limit = fields(body.get("generationConfig")).get("maxOutputTokens")
-        named = {"model": found[1], "stream": found[2].startswith("stream")}
-        return GeminiShape(), {**body, **named, "messages": messages, "max_tokens": limit}
+        named = {"model": found["model"], "stream": found["method"].startswith("stream")}
+        shape = VertexShape() if found["vertex"] else GeminiShape()
+        return shape, {**body, **named, "messages": messages, "max_tokens": limit}
     found = _CONVERSE.fullmatch(path)
     if found:
         limit = fields(body.get("inferenceConfig")).get("maxTokens")
@@ -50,6 +54,9 @@ def shape_of(path: str, body: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
     if path == "/api/chat":
         limit = fields(body.get("options")).get("num_predict")
         return OllamaShape(), {"stream": True, **body, "max_tokens": limit}
+    found = _COMPATIBLE.fullmatch(path)
+    if found and found[1] in DIALECTS:
+        return DIALECTS[found[1]][1], dict(body)
     other = {"/mistral/v1/chat/completions": MistralShape(), "/v2/chat": CohereShape()}
     return (other[path], dict(body)) if path in other else None
 
@@ -57,10 +64,12 @@ def shape_of(path: str, body: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
 class MistralShape(Shape):
     """OpenAI's format, but the usage is on the finish chunk, asked for or not."""
 
+    tells_unasked = True
+
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
         last = self._chunk(call, {"content": ""}, call.finish)
-        yield _data(last | ({"usage": self.usage(call)} if call.tells_usage else {}))
+        yield data(last | ({"usage": self.usage(call)} if call.tells_usage else {}))
         yield b"data: [DONE]\n\n"
 
     def http_error(
@@ -73,21 +82,23 @@ class MistralShape(Shape):
 class GeminiShape(Shape):
     """Gemini: every chunk is an answer of its own, with running totals."""
 
+    tells_unasked = True
+
     def start(self, call: Billed) -> Iterator[bytes]:
         """Nothing comes before the first token."""
         yield from ()
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
-        return _data(self._answer(call, word, None, {}))
+        return data(self._answer(call, word, None, {}))
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
-        yield _data(self._answer(call, "", call.finish, self._told(call)))
+        yield data(self._answer(call, "", call.finish, self._told(call)))
 
     def error_event(self, call: Billed) -> bytes:
         """An overload in the middle of a stream whose status was 200."""
-        return _data(self.http_error(503, None, None, "The model is overloaded."))
+        return data(self.http_error(503, None, None, "The model is overloaded."))
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
@@ -124,8 +135,18 @@ class GeminiShape(Shape):
         return {"candidates": [candidate], **facts, **more}
 
 
+class VertexShape(GeminiShape):
+    """The same models on Vertex, which names the kind of traffic."""
+
+    def usage(self, call: Billed) -> dict[str, Any]:
+        """What was billed, as the vendor says it."""
+        return super().usage(call) | {"trafficType": "ON_DEMAND"}
+
+
 class CohereShape(Shape):
     """Cohere, version 2."""
+
+    tells_unasked = True
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
@@ -135,23 +156,23 @@ class CohereShape(Shape):
             "tool_plan": "",
             "tool_calls": [],
         }
-        yield _event("message-start", id=call.id, delta={"message": message})
+        yield event("message-start", id=call.id, delta={"message": message})
         content = {"type": "text", "text": ""}
-        yield _event("content-start", index=0, delta={"message": {"content": content}})
+        yield event("content-start", index=0, delta={"message": {"content": content}})
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
-        return _event("content-delta", index=0, delta={"message": {"content": {"text": word}}})
+        return event("content-delta", index=0, delta={"message": {"content": {"text": word}}})
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
-        yield _event("content-end", index=0)
-        yield _event("message-end", id=call.id, delta=self._end(call))
+        yield event("content-end", index=0)
+        yield event("message-end", id=call.id, delta=self._end(call))
 
     def error_event(self, call: Billed) -> bytes:
         """A failure in the middle of a stream whose status was 200."""
         delta = {"finish_reason": "ERROR", "error": "overloaded"}
-        return _event("message-end", id=call.id, delta=delta)
+        return event("message-end", id=call.id, delta=delta)
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
@@ -178,6 +199,8 @@ class CohereShape(Shape):
 
 class OllamaShape(Shape):
     """Ollama's own API: a line of JSON for each token."""
+
+    tells_unasked = True
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """Nothing comes before the first token."""
@@ -221,6 +244,8 @@ class OllamaShape(Shape):
 
 class ConverseShape(Shape):
     """Bedrock's Converse: binary frames."""
+
+    tells_unasked = True
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
@@ -273,14 +298,6 @@ class ConverseShape(Shape):
 
 def _stop(call: Billed) -> str:
     return {"stop": "end_turn", "length": "max_tokens"}.get(call.finish, call.finish)
-
-
-def _data(value: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(value)}\n\n".encode()
-
-
-def _event(kind: str, **fields: Any) -> bytes:
-    return f"event: {kind}\n".encode() + _data({"type": kind, **fields})
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
