@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from glidemq_llm._read import fields, items, text
-from glidemq_llm._translate import at_index, encoded, tool_piece
+from glidemq_llm._translate import at_index, encoded, sources, tool_piece
 from glidemq_llm._translate_others import GeminiTranslator, OllamaTranslator
 from glidemq_llm.chunks import Finish, FinishReason, Piece, finish_reason
 
@@ -45,6 +45,7 @@ def _chat(answer: Answer) -> tuple[list[Piece], Finish]:
             calls = [{"function": message["function_call"]}]
         pieces += _calls(calls)
         raw = raw or text(choice.get("finish_reason")) or ""
+    pieces += sources(answer)
     return pieces, Finish(finish_reason(raw), raw)
 
 

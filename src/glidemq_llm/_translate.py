@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from glidemq_llm._read import fields, plain, text
+from glidemq_llm._read import fields, items, plain, text
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 
 NOTHING: list[Piece] = []
@@ -73,3 +73,11 @@ def error_piece(error: object) -> Piece:
     code = body.get("code") or body.get("type")
     code = text(code) or (str(code) if isinstance(code, int) else None)
     return Piece(ChunkType.ERROR, message, {"code": code[:200]} if code else {})
+
+
+def sources(answer: Mapping[str, Any]) -> list[Piece]:
+    """The sources that Perplexity names beside an answer's choices, in each of its chunks."""
+    found = items(answer.get("search_results")) or [
+        {"url": url} for url in items(answer.get("citations"))
+    ]
+    return [Piece(ChunkType.CITATION, encoded(source)) for source in found]

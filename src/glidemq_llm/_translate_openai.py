@@ -12,6 +12,7 @@ from glidemq_llm._translate import (
     at_index,
     encoded,
     error_piece,
+    sources,
     tool_done,
 )
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
@@ -42,7 +43,7 @@ class ChatTranslator(Base):
                 pieces += self._rest(one, delta)
             if one.get("finish_reason"):
                 self.note_finish(chunk)
-                pieces += self.close_tools()
+                pieces += self.close_tools() + sources(chunk)
         return pieces
 
     def _without_choices(self, chunk: Mapping[str, Any]) -> list[Piece]:

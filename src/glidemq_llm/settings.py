@@ -28,6 +28,8 @@ class MeterSettings:
         slice: Reserve the answer of a stream in slices of so many tokens instead of all at once; a stream whose next
             slice is refused is closed. None: all at once.
         call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
+        provider: Who answers a wrapped client, where its address does not tell (a proxy; "vllm" or "llama.cpp" for a
+            server of your own, whose tokens have no price). None: the owner of the address.
 
     Raises:
         InvalidOption: A time, a count or a limiter is none.
@@ -43,6 +45,7 @@ class MeterSettings:
     limits: Mapping[str, Throttle] = field(default_factory=dict[str, Throttle])
     slice: int | None = None
     call_timeout: float = 600.0
+    provider: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("first_event_timeout", "idle_timeout", "call_timeout"):
@@ -75,6 +78,7 @@ class MeterOptions(TypedDict, total=False):
     limits: Mapping[str, Throttle]
     slice: int | None
     call_timeout: float
+    provider: str | None
 
 
 def with_options(settings: MeterSettings | None, options: Mapping[str, object]) -> MeterSettings:

@@ -86,7 +86,7 @@ class Wrapping:
         return MeteredCall(
             job.next_call_id(),
             api=hook.api,
-            provider=provider or self.provider,
+            provider=settings.provider or provider or self.provider,
             request=request,
             settings=settings,
             attempt=job.attempt,

@@ -158,15 +158,14 @@ class Perplexity(Compatible):
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
-        return data(self._chunk(call, {"content": word}) | self._told(call))
+        told = self._told(call)
+        if told:
+            told["usage"]["cost"]["total_cost"] = 0.0
+        return data(self._chunk(call, {"content": word}) | told)
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
-        told = self._told(call)
-        if told:
-            billed = call.input + call.shown + call.reasoning + call.citation
-            told["usage"]["cost"]["total_cost"] = float(billed * _TOKEN_USD)
-        yield data(self._chunk(call, {}, call.finish) | self._sources() | told)
+        yield data(self._chunk(call, {}, call.finish) | self._sources() | self._told(call))
         yield b"data: [DONE]\n\n"
 
     def whole(self, call: Billed) -> dict[str, Any]:
@@ -175,12 +174,13 @@ class Perplexity(Compatible):
 
     def usage(self, call: Billed) -> dict[str, Any]:
         """What was billed, as the vendor says it."""
+        billed = call.input + call.shown + call.reasoning + call.citation
         return self._counts(call, call.shown) | {
             "reasoning_tokens": call.reasoning,
             "citation_tokens": call.citation,
             "num_search_queries": 1,
             "search_context_size": "low",
-            "cost": {"request_cost": 0.0, "total_cost": 0.0},
+            "cost": {"request_cost": 0.0, "total_cost": float(billed * _TOKEN_USD)},
         }
 
     def _sources(self) -> dict[str, Any]:
