@@ -2,7 +2,7 @@
 
     python bench/run.py [--quick]
 
-With the append-only file off and on. `--quick` is one run of each with it off.
+With the append-only file off and on; then what wrapping a client costs. `--quick` is one run of each with it off.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def main() -> None:
         for script in ("throughput.py", "latency.py", "streams.py", "quiet.py"):
             runs = ["--runs", "1"] if quick else []
             subprocess.run([sys.executable, str(HERE / script), *aof, *runs], check=True)
+    rounds = ["--rounds", "3"] if quick else []
+    subprocess.run([sys.executable, str(HERE / "middleware.py"), *rounds], check=True)
 
 
 if __name__ == "__main__":

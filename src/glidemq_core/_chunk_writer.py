@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
 from ._client import Client
-from ._codec import dumps
+from ._codec import checked_text, dumps
 from ._run import Run
 from .errors import ConnectionLost, GlideMQError
 
@@ -46,9 +47,10 @@ class ChunkWriter:
         self._flights: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
-    def put(self, run: Run, type: str, content: str, fields: dict[str, object] | None) -> None:
+    def put(self, run: Run, type: str, content: str, fields: Mapping[str, object]) -> None:
         """Take one chunk; it is on its way before the next pause of the loop ends."""
-        piece = [type, content] if not fields else [type, content, dumps(fields, "fields")]
+        content = checked_text(content, "content")
+        piece = [type, content, dumps(fields, "fields")] if fields else [type, content]
         run.seq += 1
         if not run.unsent and not run.in_flight:
             self._dirty.append(run)

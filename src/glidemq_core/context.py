@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, cast
 
@@ -114,17 +114,30 @@ class RunningJob(PaidCalls):
         """
         if type in ("end", "reset") or not type:
             raise InvalidOption("type", type, "'end' and 'reset' are written by the queue itself")
-        type, content = _codec.checked_text(type, "type"), _codec.checked_text(content, "content")
-        run = self._run
         self._check_lease()
+        if self.write_chunks([(_codec.checked_text(type, "type"), content, fields)]):
+            await self.room()
+
+    def write_chunks(self, chunks: Iterable[tuple[str, str, Mapping[str, object]]]) -> bool:
+        """Append chunks (type, content, fields) as `stream_chunk` does, for code that sees every token.
+
+        Nothing is written once the run has lost its lease. A sign of life, even without chunks.
+
+        Returns:
+            Whether to await `room` before the next ones.
+        """
+        run, writer = self._run, self._host.writer
         run.touched_at = self._host.now()
-        if self._is_replaying:
-            return
-        writer = self._host.writer
-        writer.put(run, type, content, fields or None)
-        if writer.is_full(run):
-            await writer.room(run)
-            self._check_lease()
+        if run.stop_reason == "lease_lost" or self._is_replaying:
+            return False
+        for type, content, fields in chunks:
+            writer.put(run, type, content, fields)
+        return writer.is_full(run)
+
+    async def room(self) -> None:
+        """Wait while more than 1 MiB of this job's chunks is unsent."""
+        await self._host.writer.room(self._run)
+        self._check_lease()
 
     async def progress(self, value: object) -> None:
         """Report progress: any JSON; the last one is on the job's snapshot."""

@@ -20,7 +20,6 @@ T = TypeVar("T")
 CloseAsync = Callable[[], Awaitable[object]]
 
 _DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reader left at its end
-_END: Final[Any] = object()
 
 
 def mark(error: BaseException) -> BaseException:
@@ -81,7 +80,8 @@ class AsyncDriver:
             body = read(answer)
             if inspect.isawaitable(body):
                 body = await cast("Awaitable[object]", body)
-            await self._write(self.call.take(body))
+            if self._write(self.call.take(body)):
+                await self._job.room()
         except BaseException as error:
             await self.settle(mark(error))
             raise
@@ -127,15 +127,16 @@ class AsyncDriver:
         call, watch = self.call, self._watch or _Watch(self.call)
         error: BaseException | None = None
         try:
-            while (event := await watch.next(source)) is not _END:
-                pieces = call.feed(event)
-                if pieces:
-                    await self._write(pieces)
-                    await self._extend()
-                else:
-                    self._job.touch()
+            watch.waits()
+            async for event in source:
+                watch.has_event()
+                if self._write(call.feed(event)):
+                    await self._job.room()
+                if call.needs_slice:
+                    await self._job.extend(call.call_id, **call.next_slice())
                 if not is_hidden(event):
                     yield event
+                watch.waits()
             error = call.fault()
             if error is not None:
                 raise error
@@ -144,7 +145,9 @@ class AsyncDriver:
                 await self._drain(source)
             raise
         except BaseException as caught:
-            error = mark(caught)
+            error = mark(watch.blamed(caught))
+            if error is not caught:
+                raise error from None
             raise
         finally:
             watch.close()
@@ -201,21 +204,16 @@ class AsyncDriver:
                 await self._job.report_usage(**settlement.report, **feedback(error))
             else:
                 await self._job.release(self.call.call_id, **feedback(error))
-            await self._write(settlement.pieces)
+            self._write(settlement.pieces)
         finally:
             if was_sent:
                 self._job.call_ended()
 
-    async def _extend(self) -> None:
-        """Reserve the next slice of a long answer; a refusal ends the stream."""
-        if self.call.needs_slice:
-            await self._job.extend(self.call.call_id, **self.call.next_slice())
-
-    async def _write(self, pieces: Iterable[Piece]) -> None:
-        if not self.call.settings.stream or self._job.is_lost:
-            return
-        for piece in pieces:
-            await self._job.stream_chunk(piece.type, piece.content, **piece.fields)
+    def _write(self, pieces: Iterable[Piece]) -> bool:
+        """Write pieces of the answer into the job's stream, or note a sign of life; answers whether to wait for room."""
+        if not self.call.settings.stream:
+            pieces = ()
+        return self._job.write_chunks(pieces)
 
 
 class _Watch:
@@ -230,49 +228,49 @@ class _Watch:
         self._waiter: asyncio.Task[Any] | None = None  # who waits for an event now
         self._since = 0.0
         self._cancels = 0
-        self._has_fired = False
+        self._blamed: asyncio.Task[Any] | None = (
+            None  # who was cancelled for having waited too long
+        )
         self._timer: asyncio.TimerHandle | None = None
 
-    async def next(self, source: AsyncIterator[Any]) -> Any:
-        """The next event of `source`, or _END.
-
-        Raises:
-            StreamStalled: It did not come in time.
-        """
+    def waits(self) -> None:
+        """This task waits for an event from now on."""
+        self._waiter = asyncio.current_task()
+        self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._first_until, self._look)
-        task = asyncio.current_task()
-        assert task is not None
-        self._waiter, self._cancels = task, task.cancelling()
-        self._since = self._loop.time()
-        try:
-            event = await source.__anext__()
-        except StopAsyncIteration:
-            return _END
-        except asyncio.CancelledError:
-            # As asyncio.timeout does: only a cancellation that is ours alone is turned into an error.
-            if not self._has_fired or task.uncancel() > self._cancels:
-                raise
-            raise self._call.stalled(self._limit, is_first=self._is_first) from None
-        finally:
-            self._waiter = None
+
+    def has_event(self) -> None:
+        """It has come."""
+        self._waiter = None
         if self._is_first:
             self._is_first = False
             self._limit = self._call.settings.idle_timeout
-            self._timer.cancel()
+            self.close()
             self._timer = self._loop.call_later(self._limit, self._look)
-        return event
+
+    def blamed(self, caught: BaseException) -> BaseException:
+        """What has ended the stream: a cancellation that was the watch's own is a StreamStalled."""
+        # As asyncio.timeout does: only a cancellation that is ours alone is turned into an error.
+        task = self._blamed
+        if not isinstance(caught, asyncio.CancelledError) or task is None:
+            return caught
+        if task.uncancel() > self._cancels:
+            return caught
+        return self._call.stalled(self._limit, is_first=self._is_first)
 
     def close(self) -> None:
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
 
     def _look(self) -> None:
         now = self._loop.time()
-        since = now if self._waiter is None else self._since
+        waiter = self._waiter
+        since = now if waiter is None else self._since
         until = self._first_until if self._is_first else since + self._limit
-        if now >= until and self._waiter is not None:
-            self._has_fired = True
-            self._waiter.cancel()
+        if now >= until and waiter is not None:
+            self._blamed, self._cancels = waiter, waiter.cancelling()
+            waiter.cancel()
         else:
             self._timer = self._loop.call_at(max(until, now + 0.01), self._look)

@@ -38,8 +38,7 @@ class ChatTranslator(Base):
                 pieces.append(Piece("content", content, at_index(one.get("index"))))
             elif content:
                 pieces += _content_parts(content, at_index(one.get("index")))
-            # Two lookups tell most deltas from those with anything else in them.
-            if len(delta) > 1 or not content:
+            if not content or any(map(delta.get, _REST)):
                 pieces += self._rest(one, delta)
             if one.get("finish_reason"):
                 self.note_finish(chunk)
@@ -92,6 +91,17 @@ class ChatTranslator(Base):
                 return Finish(finish_reason(raw), raw)
         data = event.get("data")
         return self.finish_of(fields(data)) if data is not None and "choices" not in event else None
+
+
+# What a delta may hold beside its text. The SDK's objects have all fields, most of them None.
+_REST = (
+    "reasoning_content",
+    "reasoning",
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "annotations",
+)
 
 
 def _content_parts(content: object, at: Mapping[str, str]) -> list[Piece]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from glidemq_core._codec import sound_text
 from glidemq_core.throttle import Throttle
 from glidemq_llm._answers import read_answer
-from glidemq_llm._read import text
+from glidemq_llm._read import fields, text
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
 from glidemq_llm.errors import StreamFailed, StreamInterrupted, StreamStalled
@@ -68,7 +68,6 @@ class MeteredCall:
         self._request = request
         self._translator: Translator = translator(api)
         self._usage = UsageAccumulator(provider=provider)
-        self._received = ReceivedCounter(self.model, provider)
         self._sliced = 0
         self._seen = 0  # tokens of the answer so far, roughly
         self._finish: Finish | None = None
@@ -136,21 +135,20 @@ class MeteredCall:
 
     def feed(self, event: object) -> list[Piece]:
         """Take in one event of a stream; answers what it adds to the job's stream."""
-        self._usage.feed(event)
-        pieces = self._translator.translate(event)
+        read = fields(event)
+        self._usage.feed(read)
+        pieces = self._translator.translate(read)
         if not pieces:
             return pieces if self.has_begun else self._begin([])
         for piece in pieces:
             if piece.type in _COUNTED:
                 self.delivered = True
                 # Some send a token a delta, others dozens; a token is four letters or so.
-                self._seen += max(1, len(piece.content) // 4)
-                if piece.content:
-                    self._received.add(piece.content, _COUNTED[piece.type])
-            elif piece.type == ChunkType.ERROR:
+                self._seen += len(piece.content) // 4 or 1
+            elif piece.type == _ERROR:
                 self._failure = piece
         if self._failure is not None:  # settling writes it
-            pieces = [piece for piece in pieces if piece.type != ChunkType.ERROR]
+            pieces = [piece for piece in pieces if piece.type != _ERROR]
         return self._begin(self._shown(pieces))
 
     def take(self, response: object) -> list[Piece]:
@@ -158,9 +156,6 @@ class MeteredCall:
         self._usage.feed(response)
         pieces, self._finish = read_answer(response)
         self.delivered = bool(pieces)
-        for piece in pieces:
-            if piece.type in _COUNTED:
-                self._received.add(piece.content, _COUNTED[piece.type])
         return self._begin(self._shown(pieces))
 
     def fault(self) -> StreamInterrupted | StreamFailed | None:
@@ -280,7 +275,11 @@ class MeteredCall:
         return [piece for piece in pieces if piece.type != ChunkType.REASONING]
 
     def _estimated(self, usage: Usage) -> Usage:
-        received = self._received.counts()
+        counter = ReceivedCounter(self.model, self.provider)
+        for piece in self._pieces:
+            if piece.type in _COUNTED:
+                counter.add(piece.content, _COUNTED[piece.type])
+        received = counter.counts()
         return usage.with_estimate(
             input=self.estimate().input,
             output=received.get("output", 0),
@@ -333,7 +332,8 @@ class MeteredCall:
         return pieces
 
 
-_COUNTED: dict[str, str] = {
+_ERROR: Final = ChunkType.ERROR
+_COUNTED: Final[dict[str, str]] = {
     ChunkType.CONTENT: "output",
     ChunkType.REFUSAL: "output",
     ChunkType.TOOL_CALL: "output",

@@ -22,14 +22,16 @@ BENCH = Path(__file__).parents[2] / "bench"
             ["streams.py", "read", "--streams", "20", "--rate", "500", "--seconds", "0.5"],
             ["p99 ms"],
         ),
+        (["middleware.py", "chunks", "--apis", "openai"], ["CPU per chunk us"]),
     ],
-    ids=["drain", "bytes", "latency", "read"],
+    ids=["drain", "bytes", "latency", "read", "middleware"],
 )
 def test_benchmark_prints_its_figures(arguments, figures):
     script, *rest = arguments
+    once = "--rounds" if script == "middleware.py" else "--runs"
 
     done = subprocess.run(
-        [sys.executable, str(BENCH / script), *rest, "--runs", "1"],
+        [sys.executable, str(BENCH / script), *rest, once, "1"],
         capture_output=True,
         text=True,
         check=False,
