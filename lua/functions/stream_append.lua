@@ -58,7 +58,7 @@ local function stream_append(keys, args)
     replies[i] = { part[1], code, last }
     told[#told + 1] = code == 'o' and part[1] or nil
   end
-  news.publish(root, told)
+  news.chunks(root, told)
   return cmsgpack.pack(replies)
 end
 

@@ -1,4 +1,5 @@
---- news: one message per call with the ids of the jobs that have new chunks or have ended.
+--- news: one message per call with the ids, by line, of the jobs that have changed or have ended; behind an empty line,
+-- of those that only have new chunks.
 -- The channel lies in the queue's slot, so that a cluster uses sharded publish.
 local layout = require('lib.layout')
 
@@ -17,6 +18,12 @@ end
 function news.publish(root, ids)
   if #ids > 0 then
     redis.call(publish_command(), layout.news(root), table.concat(ids, '\n'))
+  end
+end
+
+function news.chunks(root, ids)
+  if #ids > 0 then
+    redis.call(publish_command(), layout.news(root), '\n' .. table.concat(ids, '\n'))
   end
 end
 

@@ -98,7 +98,7 @@ class Hub:
         self._channel = channel
         self._readers: dict[str, list[Reader]] = {}
         self._endings: dict[str, list[asyncio.Future[Ending]]] = {}
-        self._dirty: dict[str, None] = {}
+        self._dirty: dict[str, bool] = {}  # jobs to look at, and whether they may have ended
         self._news = asyncio.Event()
         self._told_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -122,7 +122,7 @@ class Hub:
         """A reader has emptied its buffer: look whether it was held back."""
         if reader.is_held_back:
             reader.is_held_back = False
-            self._dirty[reader.job_id] = None
+            self._dirty.setdefault(reader.job_id, False)
             self._news.set()
 
     async def ending(self, job_id: str) -> Ending:
@@ -158,7 +158,7 @@ class Hub:
                     )
 
     async def _look_at(self, job_id: str) -> None:
-        self._dirty[job_id] = None
+        self._dirty[job_id] = True
         self._news.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
@@ -167,13 +167,16 @@ class Hub:
             self._look_at_all()
 
     def _look_at_all(self) -> None:
-        self._dirty |= dict.fromkeys([*self._readers, *self._endings])
+        self._dirty |= dict.fromkeys([*self._readers, *self._endings], True)
         self._news.set()
 
     def _on_news(self, _channel: str, message: bytes) -> None:
+        may_have_ended = not message.startswith(b"\n")
         for job_id in message.decode().split("\n"):
-            if job_id in self._readers or job_id in self._endings:
-                self._dirty[job_id] = None
+            if may_have_ended and (job_id in self._endings or job_id in self._readers):
+                self._dirty[job_id] = True
+            elif job_id in self._readers:
+                self._dirty.setdefault(job_id, False)
         if self._dirty:
             self._news.set()
 
@@ -210,9 +213,8 @@ class Hub:
             await self._client.call("stream_watch", self._root, {"ids": part})
 
     async def _read_dirty(self) -> None:
-        batch = list(self._dirty)[:_CALL_JOBS]
-        for job_id in batch:
-            del self._dirty[job_id]
+        jobs = list(self._dirty)[:_CALL_JOBS]
+        batch = {job_id: self._dirty.pop(job_id) for job_id in jobs}
         readers: list[Reader] = []
         for reader in (reader for job_id in batch for reader in self._readers.get(job_id, [])):
             reader.is_held_back = len(reader.chunks) >= _HIGH_WATER
@@ -221,9 +223,11 @@ class Hub:
         try:
             for start in range(0, len(readers), _CALL_JOBS):
                 await self._read(readers[start : start + _CALL_JOBS])
-            await self._read_endings([job_id for job_id in batch if job_id in self._endings])
+            await self._read_endings(
+                [job_id for job_id in batch if batch[job_id] and job_id in self._endings]
+            )
         except ConnectionLost:
-            self._dirty |= dict.fromkeys(batch)
+            self._dirty |= dict.fromkeys(batch, True)
             raise
 
     async def _read(self, readers: list[Reader]) -> None:
@@ -237,9 +241,11 @@ class Hub:
         )
         for i, reader in enumerate(readers):
             if i >= len(rows):
-                self._dirty[reader.job_id] = None  # the call was full: first in the next round
+                self._dirty.setdefault(
+                    reader.job_id, False
+                )  # the call was full: first in the next round
             elif self._deliver(reader, *rows[i]):
-                self._dirty[reader.job_id] = None
+                self._dirty.setdefault(reader.job_id, False)
 
     def _deliver(self, reader: Reader, entries: list[Any], gap: bytes, end: bytes) -> bool:
         """Give a reader its chunks; answers whether there may be more right away."""

@@ -90,3 +90,17 @@ async def test_retry_of_a_finished_job_streams_anew(queue, work):
     assert first[-1].content == "failed"
     assert kept_text(second) == result
     assert [chunk.type for chunk in second].count("end") == 1
+
+
+async def test_who_waits_for_a_result_asks_nothing_while_the_job_streams(queue, work, any_server):
+    async def handler(job):
+        before = any_server.calls("fcall")
+        for i in range(50):
+            await job.stream_chunk("content", "a")
+            await job.progress(i)  # an answered call: the chunk before it was a call of its own
+        return any_server.calls("fcall") - before
+
+    async with work(handler):
+        job = await queue.add("n")
+        calls = await job.result(timeout=5)
+    assert calls < 2 * 50 + 25
