@@ -1,5 +1,5 @@
 # `make demo` and `make test` work on a fresh machine: they make .venv and install what they need.
-.PHONY: help demo test servers faults litellm vendors test-all check format bench clean
+.PHONY: help demo test servers faults litellm vendors browser test-all check format bench clean
 .DEFAULT_GOAL := help
 
 VENV := .venv
@@ -24,6 +24,10 @@ $(VENV)-vendors/.installed: pyproject.toml scripts/setup
 	scripts/setup $(VENV)-vendors vendors
 	@touch $@
 
+$(VENV)/.browser: $(VENV)/.installed scripts/setup
+	scripts/setup $(VENV) browser
+	@touch $@
+
 demo: $(VENV)/.demo ## two workers and a small real model; one worker is killed in mid-answer
 	@$(BIN)/glidemq demo $(ARGS)
 
@@ -42,7 +46,10 @@ litellm: $(VENV)-litellm/.installed ## tests of the provider parts with litellm 
 vendors: $(VENV)-vendors/.installed ## recipes per vendor; agent frameworks; mock providers of others
 	@PATH="$(CURDIR)/$(VENV)-vendors/bin:$$PATH" scripts/test vendors $(ARGS)
 
-test-all: $(VENV)/.installed $(VENV)/.demo ## everything
+browser: $(VENV)/.browser ## a recipe's page in a real browser
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test browser $(ARGS)
+
+test-all: $(VENV)/.installed $(VENV)/.demo $(VENV)/.browser ## everything
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/test all $(ARGS)
 
 check: $(VENV)/.installed ## format, lint, types, layers, Lua, sizes

@@ -1,14 +1,12 @@
 """A job's answer in the browser, live: FastAPI, server-sent events, and a reader that loses its connection.
 
     pip install fastapi uvicorn httpx
-    python cookbook/03_stream_to_fastapi_sse.py
+    python cookbook/03_stream_to_fastapi_sse.py          # plays a browser that loses its connection
+    python cookbook/03_stream_to_fastapi_sse.py --serve  # a page to look at
 
 The events carry the chunks' ids, so a browser that reconnects (EventSource does it by itself) sends the last one it saw
-as Last-Event-ID and misses nothing. In a page:
-
-    const source = new EventSource(`/jobs/${id}/stream`);
-    source.addEventListener("content", (event) => show(JSON.parse(event.data).content));
-    source.addEventListener("end", () => source.close());
+as Last-Event-ID and misses nothing. After a `reset`, when an attempt or a model has failed half-way, the page takes back
+what no longer stands.
 
 It prints:
 
@@ -20,25 +18,63 @@ It prints:
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import httpx
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
 from glidemq_core import InvalidOption, Queue, Worker, sse
 
 WORDS = ["The", " tide", " is", " the", " pull", " of", " the", " moon", "."]
 queue = Queue("sse")
 app = FastAPI()
+PAGE = """<!doctype html>
+<meta charset="utf-8">
+<title>An answer, live</title>
+<button id="ask">Ask</button> <output id="state"></output>
+<p id="answer" style="white-space: pre-wrap"></p>
+<script>
+const at = id => document.getElementById(id);
+const later = (a, b) => { // ids are TIME-NUMBER
+  const [at, n] = a.split("-").map(Number), [upto, m] = b.split("-").map(Number);
+  return at > upto || at === upto && n > m;
+};
+function follow(job) {
+  const source = new EventSource(`/jobs/${job}/stream`);
+  let kept = [];
+  const on = (type, act) => source.addEventListener(type, event => {
+    act({id: event.lastEventId, ...JSON.parse(event.data)});
+    at("answer").textContent = kept.map(chunk => chunk.content).join("");
+  });
+  on("start", chunk => kept.push({id: chunk.id, call: chunk.fields.call, content: ""}));
+  on("content", chunk => kept.push(chunk));
+  on("reset", ({fields}) => {
+    const begin = kept.findLastIndex(chunk => chunk.call && chunk.call === fields.call);
+    if (fields.keep_upto) kept = kept.filter(chunk => !later(chunk.id, fields.keep_upto));
+    else if (begin >= 0) kept = kept.slice(0, begin);
+  });
+  on("end", chunk => { at("state").textContent = chunk.content; source.close(); });
+  source.onerror = () => at("state").textContent = "reconnecting";
+  source.onopen = () => at("state").textContent = "reading";
+}
+at("ask").onclick = async () => follow((await (await fetch("/jobs", {method: "POST"})).json()).id);
+</script>
+"""
 
 
 async def answer(job):
     for word in WORDS:  # a model's tokens, in your application
         await job.stream_chunk("content", word)
         await asyncio.sleep(0.02)
+
+
+@app.get("/")
+async def page() -> HTMLResponse:
+    return HTMLResponse(PAGE)
 
 
 @app.post("/jobs")
@@ -118,6 +154,9 @@ async def main() -> None:
         served() as url,
         httpx.AsyncClient(base_url=url) as client,
     ):
+        if "--serve" in sys.argv:
+            print(f"open {url} (Ctrl-C ends it)")
+            await asyncio.Event().wait()
         await browse(client)
 
 
