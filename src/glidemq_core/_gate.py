@@ -149,6 +149,7 @@ class Gate:
         costs: Mapping[str, int],
         outcome: Outcome = "none",
         retry_after: float = 0.0,
+        remaining: Mapping[str, int] | None = None,
         unused: bool = False,
     ) -> None:
         """Replace what was reserved by what was used; the first settle of a call counts."""
@@ -164,6 +165,7 @@ class Gate:
             budgets=self._run.options.get("budgets", ()),
             outcome=outcome,
             retry_after=retry_after,
+            remaining=remaining,
         )
         await relay_wakes(self._host.client, self.ledger, settled.wakes)
 

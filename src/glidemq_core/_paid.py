@@ -54,6 +54,7 @@ class PaidCalls:
         status: str = "complete",
         outcome: CallOutcome = "none",
         retry_after: float = 0.0,
+        remaining: Mapping[str, int] | None = None,
         details: Mapping[str, object] | None = None,
     ) -> bool:
         """Book what one model call has used; calls add up, failed attempts count too.
@@ -66,6 +67,8 @@ class PaidCalls:
             status: "complete", "partial" or "missing": how sure the numbers are.
             outcome: How the provider fared, for limiters: "ok", "limited" (429), "error", "none".
             retry_after: Seconds the provider asks to wait.
+            remaining: What the provider says is left of a minute's limits, by axis ("rpm", "tpm", "input_tpm",
+                "output_tpm"): adaptive limiters let no more than that pass at once.
 
         Returns:
             False if this call was booked before.
@@ -103,7 +106,12 @@ class PaidCalls:
             "entry": _codec.dumps(entry, "usage", limit=65_536),
         }
         await self._gate.settle(
-            call, tokens=counted, costs=priced, outcome=outcome, retry_after=retry_after
+            call,
+            tokens=counted,
+            costs=priced,
+            outcome=outcome,
+            retry_after=retry_after,
+            remaining=remaining,
         )
         return await self._host.client.call("job_usage", self._host.root, args) == 1
 
@@ -223,11 +231,22 @@ class PaidCalls:
         self._run.park_if_idle()
 
     async def release(
-        self, call: str, *, outcome: CallOutcome = "none", retry_after: float = 0.0
+        self,
+        call: str,
+        *,
+        outcome: CallOutcome = "none",
+        retry_after: float = 0.0,
+        remaining: Mapping[str, int] | None = None,
     ) -> None:
-        """Let go of a reservation whose call used nothing; `outcome` tells limiters why."""
+        """Let go of a reservation whose call used nothing; the rest is for limiters, as in `report_usage`."""
         await self._gate.settle(
-            call, tokens={}, costs={}, unused=True, outcome=outcome, retry_after=retry_after
+            call,
+            tokens={},
+            costs={},
+            unused=True,
+            outcome=outcome,
+            retry_after=retry_after,
+            remaining=remaining,
         )
 
     @property

@@ -41,13 +41,17 @@ def mark(error: BaseException) -> BaseException:
     return error
 
 
-def feedback(error: BaseException | None) -> dict[str, Any]:
+def feedback(call: MeteredCall, error: BaseException | None) -> dict[str, Any]:
     """What a call's end tells the limiters it passed."""
     if error is None:
-        return {"outcome": "ok"}
+        return {"outcome": "ok", "remaining": call.remaining()}
     info = classify_error(error)
     outcome = _OUTCOMES.get(info.category, "none")
-    return {"outcome": outcome, "retry_after": info.retry_after or 0.0}
+    return {
+        "outcome": outcome,
+        "retry_after": info.retry_after or 0.0,
+        "remaining": call.remaining(),
+    }
 
 
 _OUTCOMES: Final = {
@@ -72,11 +76,17 @@ class AsyncDriver:
         self._close: CloseAsync | None = None
         job.on_exit(self.close)
 
+    @property
+    def is_limited(self) -> bool:
+        """Does the call pass budgets or limiters?"""
+        return self._job.has_limits or bool(self.call.limits)
+
     async def whole(self, send: Callable[[], Awaitable[T]], read: Callable[[T], object]) -> T:
         """Send a call that is answered in one piece; `read` finds the answer's body in what the SDK returns."""
         try:
             await self._admit()
             answer = await send()
+            self.call.answered(answer)
             body = read(answer)
             if inspect.isawaitable(body):
                 body = await cast("Awaitable[object]", body)
@@ -101,7 +111,9 @@ class AsyncDriver:
             bound = asyncio.timeout(limit)
             try:
                 async with bound:
-                    return await send()
+                    answer = await send()
+                self.call.answered(answer)
+                return answer
             except TimeoutError:
                 if not bound.expired():
                     raise
@@ -191,7 +203,7 @@ class AsyncDriver:
         """The place before the money is spent: what raises here sends nothing and books nothing."""
         call, job = self.call, self._job
         call.check()
-        if job.has_limits or call.limits:
+        if self.is_limited:
             await job.reserve(call.call_id, **call.reservation())
         call.is_sent = True
         job.call_began()
@@ -199,11 +211,12 @@ class AsyncDriver:
     async def _settle(self, error: BaseException | None, whole: bool) -> None:
         was_sent = self.call.is_sent
         settlement = self.call.settle(error, whole=whole)
+        told = feedback(self.call, error) if self.is_limited else {}
         try:
             if settlement.report is not None:
-                await self._job.report_usage(**settlement.report, **feedback(error))
+                await self._job.report_usage(**settlement.report, **told)
             else:
-                await self._job.release(self.call.call_id, **feedback(error))
+                await self._job.release(self.call.call_id, **told)
             self._write(settlement.pieces)
         finally:
             if was_sent:

@@ -30,11 +30,17 @@ class SyncDriver:
         self._close: Close | None = None
         job.on_exit(self._close_after_handler)
 
+    @property
+    def is_limited(self) -> bool:
+        """See AsyncDriver.is_limited."""
+        return bool(self._job.has_limits or self.call.limits)
+
     def whole(self, send: Callable[[], T], read: Callable[[T], object]) -> T:
         """See AsyncDriver.whole."""
         try:
             self._admit()
             answer = send()
+            self.call.answered(answer)
             self._write(self.call.take(read(answer)))
         except BaseException as error:
             self.settle(mark(error))
@@ -46,7 +52,9 @@ class SyncDriver:
         """See AsyncDriver.open."""
         try:
             self._admit()
-            return send()
+            answer = send()
+            self.call.answered(answer)
+            return answer
         except BaseException as error:
             self.settle(mark(error))
             raise
@@ -131,17 +139,18 @@ class SyncDriver:
         if self.call.is_settled:
             return
         settlement = self.call.settle(error, whole=whole)
+        told = feedback(self.call, error) if self.is_limited else {}
         if settlement.report is not None:
-            self._job.book(**settlement.report, **feedback(error))
+            self._job.book(**settlement.report, **told)
         else:
-            self._job.release(self.call.call_id, **feedback(error))
+            self._job.release(self.call.call_id, **told)
         if not self._job.cancelled:
             self._write(settlement.pieces)
 
     def _admit(self) -> None:
         call = self.call
         call.check()
-        if self._job.has_limits or call.limits:
+        if self.is_limited:
             self._job.reserve(call.call_id, **call.reservation())
         call.is_sent = True
 

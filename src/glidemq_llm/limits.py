@@ -16,7 +16,16 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, cast
 
+from glidemq_llm._read import fields
+
 _DAY = 86_400.0
+_MINUTE = 60.0
+_LIMITER_AXES = {
+    "requests": "rpm",
+    "tokens": "tpm",
+    "input_tokens": "input_tpm",
+    "output_tokens": "output_tpm",
+}
 _WINDOW_SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": _DAY, "month": 30 * _DAY}
 
 # The vendors' words for an axis, after the window has been taken off.
@@ -116,6 +125,36 @@ def parse_rate_limits(
     # Azure answers -1 or 0 for axes that it does not track: an axis without a limit says nothing.
     told = {name: axis for name, axis in axes.items() if axis.limit != 0 and _says_something(axis)}
     return RateLimits(axes=told, retry_after=parse_retry_after(known, now=present))
+
+
+def headers_of(answer: object) -> object:
+    """The headers of what an SDK has returned, or of the error it raised, where it shows them; else None."""
+    for holder in (answer, getattr(answer, "response", None)):
+        headers: object = getattr(holder, "headers", None)
+        if headers is not None:
+            return headers
+    hidden: object = getattr(answer, "_hidden_params", None)  # LiteLLM's place for them
+    return fields(hidden).get("additional_headers")
+
+
+def remaining_now(limits: RateLimits, age: float) -> dict[str, int]:
+    """What is left of a vendor's limits of a minute, by the names that limiters have, `age` seconds after the headers
+    said so: meanwhile some has come back.
+    """
+    left: dict[str, int] = {}
+    for name, own in _LIMITER_AXES.items():
+        axis = limits.axes.get(name)
+        if axis is None or axis.remaining is None or not _is_of_a_minute(axis):
+            continue
+        if age < (axis.reset_seconds or _MINUTE):
+            back = (axis.limit or 0) * age / (axis.window_seconds or _MINUTE)
+            left[own] = axis.remaining + int(back)
+    return left
+
+
+def _is_of_a_minute(axis: Axis) -> bool:
+    window = axis.window_seconds or _MINUTE
+    return window <= _MINUTE and (axis.reset_seconds or 0.0) <= _MINUTE + 1
 
 
 def parse_retry_after(headers: object, *, now: datetime | None = None) -> float | None:

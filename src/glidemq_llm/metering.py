@@ -6,6 +6,7 @@ No server and no SDK here: `_drivers` carries out what this decides, for async a
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ from glidemq_llm._read import fields, text
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
 from glidemq_llm.errors import StreamFailed, StreamInterrupted, StreamStalled
+from glidemq_llm.limits import headers_of, parse_rate_limits, remaining_now
 from glidemq_llm.pricing import Cost
 from glidemq_llm.settings import MeterSettings
 from glidemq_llm.tokens import Estimate, ReceivedCounter, estimate_tokens
@@ -72,6 +74,8 @@ class MeteredCall:
         self._seen = 0  # tokens of the answer so far, roughly
         self._finish: Finish | None = None
         self._pieces: list[Piece] = []
+        self._headers: object = None
+        self._answered_at = 0.0
         self.settlement: Settlement | None = None
 
     @property
@@ -157,6 +161,17 @@ class MeteredCall:
         pieces, self._finish = read_answer(response)
         self.delivered = bool(pieces)
         return self._begin(self._shown(pieces))
+
+    def answered(self, answer: object) -> None:
+        """Take in what the SDK has returned: its headers say what is left of the vendor's limits."""
+        self._headers, self._answered_at = headers_of(answer), time.monotonic()
+
+    def remaining(self) -> dict[str, int]:
+        """What the vendor says is left, for the call's limiters."""
+        if self._headers is None:
+            return {}
+        age = time.monotonic() - self._answered_at
+        return remaining_now(parse_rate_limits(self._headers, self.provider), age)
 
     def fault(self) -> StreamInterrupted | StreamFailed | None:
         """The error of a stream that has just ended: it said that it failed, or it lacks its terminal marker."""

@@ -13,6 +13,7 @@ class Api:
 
     name = ""
     sdk = ""
+    vendor = "openai"  # whose headers and errors it reads
 
     def make(self, provider: Provider, **options: Any) -> Any:
         """An async client."""
@@ -108,6 +109,7 @@ class Anthropic(Api):
 
     name = "anthropic.messages"
     sdk = "anthropic"
+    vendor = "anthropic"
 
     def make(self, provider: Provider, **options: Any) -> Any:
         import anthropic

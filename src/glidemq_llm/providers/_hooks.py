@@ -14,6 +14,7 @@ from glidemq_core import current_job
 from glidemq_core.context import RunningJob
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._drivers_sync import SyncDriver
+from glidemq_llm._read import fields
 from glidemq_llm.metering import MeteredCall
 from glidemq_llm.settings import MeterSettings
 
@@ -28,6 +29,7 @@ _UNMETERED: Final = {
     False: "a sync client (%s) was called in the async handler of job %s: its calls are NOT metered, no budget or "
     "limiter holds them, and they block all jobs of the worker. Use the async client, or make the handler sync",
 }
+_RAW: Final = "X-Stainless-Raw-Response"  # how openai and anthropic ask themselves for headers
 _PLAIN: Final = "_glidemq_plain"
 
 
@@ -153,40 +155,62 @@ def install(outer: Any, inner: Any, hook: Hook, wrapping: Wrapping, *, is_async:
     plain = getattr(holder, hook.method, None)
     if plain is None:
         return
-    send = getattr(quiet, hook.method)
+    sender = Sender(getattr(quiet, hook.method), quiet, hook.method)
     make = _async_method if is_async else _sync_method
-    setattr(holder, hook.method, functools.wraps(plain)(make(plain, send, hook, wrapping)))
+    setattr(holder, hook.method, functools.wraps(plain)(make(plain, sender, hook, wrapping)))
 
 
-def _async_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """How one method of an SDK sends: as it does, or with the response's headers around the answer."""
+
+    plain: Any
+    _resource: Any
+    _method: str
+
+    def with_headers(self, arguments: Mapping[str, Any]) -> Any:
+        """The form whose answer has headers, to be parsed; None where there is none, or the caller uses it himself."""
+        if _RAW in fields(arguments.get("extra_headers")):
+            return None
+        return getattr(getattr(self._resource, "with_raw_response", None), self._method, None)
+
+
+def _async_method(plain: Any, sender: Sender, hook: Hook, wrapping: Wrapping) -> Any:
     async def method(*args: Any, **kwargs: Any) -> Any:
         job = wrapping.current(is_async=True)
         if job is None:
             return await plain(*args, **kwargs)
         kwargs, is_hidden = hook.prepare(kwargs)
         driver = AsyncDriver(job, wrapping.call(hook, kwargs, job))
-        if not kwargs.get("stream"):
-            return await driver.whole(lambda: send(*args, **kwargs), body_of)
-        stream = await driver.open(lambda: send(*args, **kwargs))
-        await meter_stream_async(stream, driver, is_hidden)
-        return stream
+        if kwargs.get("stream"):
+            stream = await driver.open(lambda: sender.plain(*args, **kwargs))
+            await meter_stream_async(stream, driver, is_hidden)
+            return stream
+        raw = sender.with_headers(kwargs) if driver.is_limited else None
+        if raw is not None:
+            answer = await driver.whole(lambda: raw(*args, **kwargs), body_of)
+            return await settled(body_of(answer))
+        return await driver.whole(lambda: sender.plain(*args, **kwargs), body_of)
 
     return method
 
 
-def _sync_method(plain: Any, send: Any, hook: Hook, wrapping: Wrapping) -> Any:
+def _sync_method(plain: Any, sender: Sender, hook: Hook, wrapping: Wrapping) -> Any:
     def method(*args: Any, **kwargs: Any) -> Any:
         job = wrapping.current(is_async=False)
         if job is None:
             return plain(*args, **kwargs)
         kwargs, is_hidden = hook.prepare(kwargs)
         driver = SyncDriver(job, wrapping.call(hook, kwargs, job))
-        if not kwargs.get("stream"):
-            return driver.whole(lambda: send(*args, **kwargs), body_of)
-        kwargs = wrapping.bounded(kwargs)
-        stream = driver.open(lambda: send(*args, **kwargs))
-        meter_stream(stream, driver, is_hidden)
-        return stream
+        if kwargs.get("stream"):
+            kwargs = wrapping.bounded(kwargs)
+            stream = driver.open(lambda: sender.plain(*args, **kwargs))
+            meter_stream(stream, driver, is_hidden)
+            return stream
+        raw = sender.with_headers(kwargs) if driver.is_limited else None
+        if raw is not None:
+            return body_of(driver.whole(lambda: raw(*args, **kwargs), body_of))
+        return driver.whole(lambda: sender.plain(*args, **kwargs), body_of)
 
     return method
 
@@ -198,6 +222,11 @@ def body_of(answer: Any) -> Any:
     return answer.parse() if hasattr(answer, "http_response") else answer
 
 
+async def settled(value: Any) -> Any:
+    """A value, or what an awaitable gives: some versions of the SDKs parse at once, others don't."""
+    return await value if inspect.isawaitable(value) else value
+
+
 def reading(stream: Any) -> tuple[Any, Any]:
     """A stream's events, and what closes it."""
     return stream.__aiter__(), getattr(stream, "aclose", None) or stream.close
@@ -207,9 +236,7 @@ async def meter_stream_async(
     stream: Any, driver: AsyncDriver, is_hidden: Callable[[Any], bool]
 ) -> None:
     """Have an SDK's stream object give metered events; closing it settles the call."""
-    target = body_of(stream)
-    if inspect.isawaitable(target):
-        target = await target
+    target = await settled(body_of(stream))
     # Both SDKs read a stream's events from this attribute, and have no public place for it.
     plain, close = target._iterator, target.close  # noqa: SLF001
     target._iterator = driver.events(plain, is_hidden, close)  # noqa: SLF001
