@@ -70,12 +70,14 @@ class Gate:
         ttl: float,
         limiters: Sequence[Mapping[str, object]] = (),
         sent: bool = True,
+        may_park: bool = True,
     ) -> None:
         """Set aside what a call may use. Returns when it may go ahead.
 
         Args:
             ttl: The call's own time limit in seconds.
             limiters: Further ones, beside those of the job.
+            may_park: False: a budget that says "pause" refuses, too.
 
         Raises:
             BudgetExceeded: A budget that says "fail" leaves too little; its job fails at once.
@@ -95,7 +97,7 @@ class Gate:
                 limiters=[*self._run.options.get("limits", ()), *limiters],
                 sent=sent,
                 ticket=self._run.id,
-                waiter=waiter,
+                waiter=waiter if may_park else None,
             )
             self._unanswered.discard(call)
             if not isinstance(verdict, Admitted):
@@ -103,6 +105,8 @@ class Gate:
             match verdict:
                 case Admitted():
                     return
+                case OverBudget() if not may_park:
+                    raise verdict.error()
                 case OverBudget():
                     await self._refused(verdict)
                 case TurnedAway():

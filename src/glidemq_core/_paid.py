@@ -174,6 +174,7 @@ class PaidCalls:
         costs: Mapping[str, Money] | None = None,
         timeout: Seconds = 600,
         limits: Mapping[str, Throttle] | None = None,
+        may_park: bool = True,
     ) -> None:
         """Set aside what a model call may use, in the job's budgets and limiters, before it is sent.
 
@@ -186,6 +187,7 @@ class PaidCalls:
             tokens, costs: An upper estimate.
             timeout: The longest the call may take, in seconds.
             limits: Further limiters, by name.
+            may_park: False: a budget that says "pause" refuses as well, so that a smaller call can be tried.
 
         Raises:
             BudgetExceeded: A budget that says "fail" leaves too little: let it pass, the job fails at once.
@@ -199,6 +201,7 @@ class PaidCalls:
             costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
             ttl=seconds(timeout, "timeout"),
             limiters=[throttle.wire(name) for name, throttle in (limits or {}).items()],
+            may_park=may_park,
         )
 
     async def extend(

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final, TypeVar, cast
 
 from glidemq_core.context import RunningJob
-from glidemq_core.errors import GlideMQError
+from glidemq_core.errors import BudgetExceeded, GlideMQError
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.errors import StreamFailed
@@ -203,10 +203,24 @@ class AsyncDriver:
         """The place before the money is spent: what raises here sends nothing and books nothing."""
         call, job = self.call, self._job
         call.check()
-        if self.is_limited:
+        if self.is_limited and not (call.may_shrink and await self._fits()):
             await job.reserve(call.call_id, **call.reservation())
         call.is_sent = True
         job.call_began()
+
+    async def _fits(self) -> bool:
+        """Reserve as much as budgets have room for; False, and nothing is reserved, if that is too little."""
+        while True:
+            try:
+                await self._job.reserve(
+                    self.call.call_id, **self.call.reservation(), may_park=False
+                )
+            except BudgetExceeded as refusal:
+                state = await self._job.budget(refusal.budget)
+                if not self.call.shrink(refusal, state.token_weights if state else {}):
+                    return False
+            else:
+                return True
 
     async def _settle(self, error: BaseException | None, whole: bool) -> None:
         was_sent = self.call.is_sent

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
+from glidemq_core.errors import BudgetExceeded
 from glidemq_llm._drivers import feedback, mark
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
@@ -150,9 +151,21 @@ class SyncDriver:
     def _admit(self) -> None:
         call = self.call
         call.check()
-        if self.is_limited:
+        if self.is_limited and not (call.may_shrink and self._fits()):
             self._job.reserve(call.call_id, **call.reservation())
         call.is_sent = True
+
+    def _fits(self) -> bool:
+        """See AsyncDriver._fits."""
+        while True:
+            try:
+                self._job.reserve(self.call.call_id, **self.call.reservation(), may_park=False)
+            except BudgetExceeded as refusal:
+                state = self._job.budget(refusal.budget)
+                if not self.call.shrink(refusal, state.token_weights if state else {}):
+                    return False
+            else:
+                return True
 
     def _write(self, pieces: Iterable[Piece]) -> None:
         if not self.call.settings.stream:

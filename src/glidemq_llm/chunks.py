@@ -3,7 +3,7 @@ same for every vendor.
 
 | type | content | fields |
 |---|---|---|
-| start | | call, model, provider, attempt |
+| start | | call, model, provider, attempt; max_tokens if it was lowered to fit a budget |
 | content | text | index |
 | reasoning | text | index, kind ("text" or "summary") |
 | tool_call | a piece of the arguments' JSON | index, id, name; done="1" closes it |

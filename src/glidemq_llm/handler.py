@@ -143,7 +143,11 @@ class _Chat:
             request = module.chat_request(route.model, messages, params)
             hop.call = _call(job, route, module.CHAT_API, request, self.settings)
             driver = AsyncDriver(job, hop.call)
-            await _stream(driver, module, lambda: module.send_chat(route.backend.client, request))
+            await _stream(
+                driver,
+                module,
+                lambda: module.send_chat(route.backend.client, driver.call.sent(request)),
+            )
             return hop.call
 
         call, index = await first_that_answers(job, routes, ask, self.fallback_on)
@@ -176,7 +180,7 @@ class _Responses:
             await _stream(
                 driver,
                 module,
-                lambda: module.send_responses(route.backend.client, request),
+                lambda: module.send_responses(route.backend.client, driver.call.sent(request)),
                 note_id,
             )
             return hop.call

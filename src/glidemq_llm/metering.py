@@ -6,15 +6,19 @@ No server and no SDK here: `_drivers` carries out what this decides, for async a
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from glidemq_core._codec import sound_text
+from glidemq_core.errors import BudgetExceeded
 from glidemq_core.throttle import Throttle
 from glidemq_llm._answers import read_answer
 from glidemq_llm._read import fields, text
+from glidemq_llm._request import choices, thinking_budget
+from glidemq_llm._shrink import limited_to, output_that_fits
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
 from glidemq_llm.errors import StreamFailed, StreamInterrupted, StreamStalled
@@ -24,6 +28,8 @@ from glidemq_llm.settings import MeterSettings
 from glidemq_llm.tokens import Estimate, ReceivedCounter, estimate_tokens
 from glidemq_llm.translators import Translator, translator
 from glidemq_llm.usage import Usage, UsageAccumulator
+
+logger = logging.getLogger("glidemq_llm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +77,10 @@ class MeteredCall:
         self._translator: Translator = translator(api)
         self._usage = UsageAccumulator(provider=provider)
         self._sliced = 0
+        self._api = api
+        self._shrunk: int | None = None  # what its answer was lowered to, of `_wanted`
+        self._wanted = 0
+        self._changes: dict[str, Any] = {}
         self._seen = 0  # tokens of the answer so far, roughly
         self._finish: Finish | None = None
         self._pieces: list[Piece] = []
@@ -110,11 +120,51 @@ class MeteredCall:
     def reservation(self) -> dict[str, Any]:
         """What to reserve before the call is sent: arguments of `job.reserve`."""
         expected = self.estimate()
-        output = expected.output_max
+        output = expected.output_max if self._shrunk is None else self._shrunk
         if self.settings.slice is not None and self._request.get("stream"):
             output = min(output, self.settings.slice)
         self._sliced = output
         return {**self._amounts(expected.input, output), "limits": self.limits}
+
+    @property
+    def may_shrink(self) -> bool:
+        """May it be made smaller where a budget has no room for it?"""
+        return self.settings.on_tight == "shrink" and self.estimate().output_max > 0
+
+    def shrink(self, refusal: BudgetExceeded, weights: Mapping[str, float]) -> bool:
+        """Lower the limit of the answer to what a budget has room for; False if that is too little, and all is as
+        it was before the first refusal.
+        """
+        asked = self.reservation()
+        output: int = asked["tokens"]["output"]
+        fits = output_that_fits(
+            refusal, output, weight=weights.get("output", 1.0), price=self._output_price(output)
+        )
+        each = fits // choices(self._request)
+        if each < self.settings.min_output + thinking_budget(self._request):
+            self._shrunk, self._changes = None, {}
+            return False
+        self._wanted = self._wanted or output
+        self._shrunk = each * choices(self._request)
+        logger.info(
+            "call %s: budget %r leaves %d of %d output tokens",
+            self.call_id,
+            refusal.budget,
+            self._shrunk,
+            self._wanted,
+        )
+        self._changes = limited_to(self._request, each, api=self._api, provider=self.provider)
+        return True
+
+    def _output_price(self, output: int) -> float:
+        cost = self.settings.pricing.quote(
+            Usage(tokens={"output": output}, model=self.model, provider=self.provider)
+        )
+        return float(cost.total * 10**9) / output if cost is not None and output else 0.0
+
+    def sent(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments that the call is sent with, once it is admitted: those given, but for what was lowered."""
+        return {**arguments, **self._changes} if self._changes else arguments
 
     @property
     def needs_slice(self) -> bool:
@@ -271,17 +321,15 @@ class MeteredCall:
         if self.has_begun:
             return pieces
         self.has_begun = True
-        start = Piece(
-            ChunkType.START,
-            "",
-            {
-                "call": self.call_id,
-                "model": self.model,
-                "provider": self.provider,
-                "attempt": str(self._attempt),
-            },
-        )
-        return [start, *pieces]
+        facts = {
+            "call": self.call_id,
+            "model": self.model,
+            "provider": self.provider,
+            "attempt": str(self._attempt),
+        }
+        if self._shrunk is not None:
+            facts["max_tokens"] = str(self._shrunk)
+        return [Piece(ChunkType.START, "", facts), *pieces]
 
     def _shown(self, pieces: list[Piece]) -> list[Piece]:
         self._pieces += pieces
@@ -307,6 +355,8 @@ class MeteredCall:
             details["counts"] = dict(usage.counts)
         if cost is not None:
             details["priced_by"] = cost.source
+        if self._shrunk is not None:
+            details["shrunk"] = {"from": self._wanted, "to": self._shrunk}
         return {
             "call": self.call_id,
             "model": usage.model or self.model or "unknown",

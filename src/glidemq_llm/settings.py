@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypedDict, cast
+from typing import Literal, TypeAlias, TypedDict, cast
 
 from glidemq_core.errors import InvalidOption
 from glidemq_core.throttle import Throttle
 from glidemq_llm.pricing import Pricing
+
+OnTight: TypeAlias = Literal["refuse", "shrink"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,9 @@ class MeterSettings:
             worker that names them.
         slice: Reserve the answer of a stream in slices of so many tokens instead of all at once; a stream whose next
             slice is refused is closed. None: all at once.
+        on_tight: "refuse": a call that its budget has no room for is refused (or its job parked, as the budget says).
+            "shrink": its limit of output tokens is lowered to what is left first, if that is `min_output` or more; the
+            start chunk and the usage's details say so.
         call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
         provider: Who answers a wrapped client, where its address does not tell (a proxy; "vllm" or "llama.cpp" for a
             server of your own, whose tokens have no price). None: the owner of the address.
@@ -44,6 +49,8 @@ class MeterSettings:
     sdk_retries: int = 0
     limits: Mapping[str, Throttle] = field(default_factory=dict[str, Throttle])
     slice: int | None = None
+    on_tight: OnTight = "refuse"
+    min_output: int = 64
     call_timeout: float = 600.0
     provider: str | None = None
 
@@ -53,8 +60,11 @@ class MeterSettings:
                 raise InvalidOption(name, getattr(self, name), "not a time above 0")
         if self.sdk_retries < 0:
             raise InvalidOption("sdk_retries", self.sdk_retries, "below 0")
-        if self.slice is not None and self.slice < 1:
-            raise InvalidOption("slice", self.slice, "below 1")
+        for name in ("slice", "min_output"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InvalidOption(name, getattr(self, name), "below 1")
+        if self.on_tight not in ("refuse", "shrink"):
+            raise InvalidOption("on_tight", self.on_tight, "not 'refuse' or 'shrink'")
         for name, limiter in self.limits.items():
             if not isinstance(cast("object", limiter), Throttle):
                 raise InvalidOption(f"limits[{name!r}]", limiter, "not a Throttle")
@@ -77,6 +87,8 @@ class MeterOptions(TypedDict, total=False):
     sdk_retries: int
     limits: Mapping[str, Throttle]
     slice: int | None
+    on_tight: OnTight
+    min_output: int
     call_timeout: float
     provider: str | None
 

@@ -82,7 +82,7 @@ def whole_async(plain: Any, meter: Meter) -> Any:
             return await plain(*args, **kwargs)
         kwargs = meter.change(kwargs)
         driver = meter.async_driver(job, request_of(plain, args, kwargs))
-        return await driver.whole(lambda: plain(*args, **kwargs), meter.read)
+        return await driver.whole(lambda: plain(*args, **driver.call.sent(kwargs)), meter.read)
 
     return metered
 
@@ -97,7 +97,7 @@ def whole_sync(plain: Any, meter: Meter) -> Any:
             return plain(*args, **kwargs)
         kwargs = meter.change(kwargs)
         driver = meter.sync_driver(job, request_of(plain, args, kwargs))
-        return driver.whole(lambda: plain(*args, **kwargs), meter.read)
+        return driver.whole(lambda: plain(*args, **driver.call.sent(kwargs)), meter.read)
 
     return metered
 
@@ -114,7 +114,7 @@ def stream_async(
             return await plain(*args, **kwargs)
         kwargs = meter.change(kwargs)
         driver = meter.async_driver(job, {"stream": True, **request_of(plain, args, kwargs)})
-        stream = await driver.open(lambda: plain(*args, **kwargs))
+        stream = await driver.open(lambda: plain(*args, **driver.call.sent(kwargs)))
         return (attach or _events_async)(stream, driver)
 
     return metered
@@ -132,7 +132,7 @@ def stream_sync(
             return plain(*args, **kwargs)
         kwargs = meter.change(kwargs)
         driver = meter.sync_driver(job, {"stream": True, **request_of(plain, args, kwargs)})
-        stream = driver.open(lambda: plain(*args, **kwargs))
+        stream = driver.open(lambda: plain(*args, **driver.call.sent(kwargs)))
         return (attach or _events_sync)(stream, driver)
 
     return metered
@@ -148,7 +148,8 @@ def generator_async(plain: Any, meter: Meter) -> Any:
             return plain(*args, **kwargs)
         kwargs = meter.change(kwargs)
         request = {"stream": True, **request_of(plain, args, kwargs)}
-        return _lazily(lambda: plain(*args, **kwargs), meter.async_driver(job, request))
+        driver = meter.async_driver(job, request)
+        return _lazily(lambda: plain(*args, **driver.call.sent(kwargs)), driver)
 
     return metered
 

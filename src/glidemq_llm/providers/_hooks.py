@@ -183,14 +183,14 @@ def _async_method(plain: Any, sender: Sender, hook: Hook, wrapping: Wrapping) ->
         kwargs, is_hidden = hook.prepare(kwargs)
         driver = AsyncDriver(job, wrapping.call(hook, kwargs, job))
         if kwargs.get("stream"):
-            stream = await driver.open(lambda: sender.plain(*args, **kwargs))
+            stream = await driver.open(lambda: sender.plain(*args, **driver.call.sent(kwargs)))
             await meter_stream_async(stream, driver, is_hidden)
             return stream
         raw = sender.with_headers(kwargs) if driver.is_limited else None
         if raw is not None:
-            answer = await driver.whole(lambda: raw(*args, **kwargs), body_of)
+            answer = await driver.whole(lambda: raw(*args, **driver.call.sent(kwargs)), body_of)
             return await settled(body_of(answer))
-        return await driver.whole(lambda: sender.plain(*args, **kwargs), body_of)
+        return await driver.whole(lambda: sender.plain(*args, **driver.call.sent(kwargs)), body_of)
 
     return method
 
@@ -204,13 +204,13 @@ def _sync_method(plain: Any, sender: Sender, hook: Hook, wrapping: Wrapping) -> 
         driver = SyncDriver(job, wrapping.call(hook, kwargs, job))
         if kwargs.get("stream"):
             kwargs = wrapping.bounded(kwargs)
-            stream = driver.open(lambda: sender.plain(*args, **kwargs))
+            stream = driver.open(lambda: sender.plain(*args, **driver.call.sent(kwargs)))
             meter_stream(stream, driver, is_hidden)
             return stream
         raw = sender.with_headers(kwargs) if driver.is_limited else None
         if raw is not None:
-            return body_of(driver.whole(lambda: raw(*args, **kwargs), body_of))
-        return driver.whole(lambda: sender.plain(*args, **kwargs), body_of)
+            return body_of(driver.whole(lambda: raw(*args, **driver.call.sent(kwargs)), body_of))
+        return driver.whole(lambda: sender.plain(*args, **driver.call.sent(kwargs)), body_of)
 
     return method
 

@@ -94,9 +94,15 @@ def _install_stream(
         manager: object = send(*args, **kwargs)
         # The manager's one private field that is a request yet to be sent: an awaitable, or a function.
         name = next(name for name in vars(manager) if name.endswith("__api_request"))
-        request = getattr(manager, name)
+
+        def request() -> Any:
+            """The manager's request, or that of another one if the call is admitted with other arguments."""
+            sent = call.sent(kwargs)
+            return pending if sent is kwargs else getattr(send(*args, **sent), name)
+
+        pending = getattr(manager, name)
         metered = (
-            _request_async(request, AsyncDriver(job, call))
+            _request_async(pending, request, AsyncDriver(job, call))
             if is_async
             else _request(request, SyncDriver(job, call))
         )
@@ -106,18 +112,24 @@ def _install_stream(
     holder.stream = stream
 
 
-async def _request_async(request: Any, driver: AsyncDriver) -> Any:
+async def _request_async(pending: Any, request: Any, driver: AsyncDriver) -> Any:
     async def send() -> Any:
-        return await request
+        return await request()
 
-    raw = await driver.open(send)
+    try:
+        raw = await driver.open(send)
+    finally:
+        pending.close()  # it has not begun if the call was refused, or made smaller
     await meter_stream_async(raw, driver, never)
     return raw
 
 
 def _request(request: Any, driver: SyncDriver) -> Any:
+    def send_now() -> Any:
+        return request()()
+
     def send() -> Any:
-        raw = driver.open(request)
+        raw = driver.open(send_now)
         meter_stream(raw, driver, never)
         return raw
 

@@ -94,8 +94,10 @@ def _async_function(plain: Any, wrapping: Wrapping) -> Any:
         kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current)
         driver = AsyncDriver(current, call)
         if not kwargs.get("stream"):
-            return await driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
-        stream = await driver.open(lambda: plain(*args, **kwargs))
+            return await driver.whole(
+                lambda: plain(*args, **call.sent(kwargs)), lambda answer: answer
+            )
+        stream = await driver.open(lambda: plain(*args, **call.sent(kwargs)))
         return MeteredAsyncStream(stream, driver, is_hidden)
 
     return metered
@@ -109,9 +111,9 @@ def _sync_function(plain: Any, wrapping: Wrapping) -> Any:
         kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current)
         driver = SyncDriver(current, call)
         if not kwargs.get("stream"):
-            return driver.whole(lambda: plain(*args, **kwargs), lambda answer: answer)
+            return driver.whole(lambda: plain(*args, **call.sent(kwargs)), lambda answer: answer)
         kwargs.setdefault("timeout", wrapping.settings.longest_silence)
-        stream = driver.open(lambda: plain(*args, **kwargs))
+        stream = driver.open(lambda: plain(*args, **call.sent(kwargs)))
         return MeteredStream(stream, driver, is_hidden)
 
     return metered
