@@ -216,7 +216,7 @@ class AsyncDriver:
                     self.call.call_id, **self.call.reservation(), may_park=False
                 )
             except BudgetExceeded as refusal:
-                state = await self._job.budget(refusal.budget)
+                state = await self._job.budget.state(refusal.budget)
                 if not self.call.shrink(refusal, state.token_weights if state else {}):
                     return False
             else:

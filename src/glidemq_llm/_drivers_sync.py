@@ -161,7 +161,7 @@ class SyncDriver:
             try:
                 self._job.reserve(self.call.call_id, **self.call.reservation(), may_park=False)
             except BudgetExceeded as refusal:
-                state = self._job.budget(refusal.budget)
+                state = self._job.budget.state(refusal.budget)
                 if not self.call.shrink(refusal, state.token_weights if state else {}):
                     return False
             else:

@@ -18,7 +18,7 @@ from tests.harness.llm_clients import OpenAIChat
 from tests.harness.provider import Behaviour
 
 PRICING = Pricing(overrides={"*": {"input": 1, "output": 10}})
-ENDLESS = Behaviour(tokens=2000, input=10)
+ENDLESS = Behaviour(tokens=2000, input=5)  # less than is estimated
 TURNS = [{"role": "user", "content": [{"text": "say it"}]}]
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
