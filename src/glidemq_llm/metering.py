@@ -5,6 +5,7 @@ No server and no SDK here: `_drivers` carries out what this decides, for async a
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
@@ -266,6 +267,9 @@ class MeteredCall:
         ):  # cancelled, or its generator was closed: the caller has left
             error = None
         usage = self._usage.result(whole=whole)
+        if self.delivered and not usage.tokens and not usage.counts:
+            # Zeros beside a text: some servers state usage that they don't count.
+            usage = dataclasses.replace(usage, status="missing")
         was_billed = self.is_sent and (
             error is None or self.delivered or classify_error(error).billed
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import json
+from typing import Any, ClassVar
 
 from tests.harness.provider import Provider
 
@@ -14,6 +15,7 @@ class Api:
     name = ""
     sdk = ""
     vendor = "openai"  # whose headers and errors it reads
+    is_async = True
 
     def make(self, provider: Provider, **options: Any) -> Any:
         """An async client."""
@@ -168,7 +170,8 @@ class Gemini(Api):
     def make(self, provider: Provider, **options: Any) -> Any:
         from google import genai
 
-        return genai.Client(api_key="k", http_options={"base_url": provider.url}, **options)
+        http = {"base_url": provider.url, "api_version": "v1beta"}
+        return genai.Client(api_key="k", http_options=http, **options)
 
     async def close(self, client: Any) -> None:
         await client.aio.aclose()
@@ -296,3 +299,41 @@ class Ollama(Api):
 
     def text(self, event: Any) -> str:
         return event.message.content or ""
+
+
+class Bedrock(Api):
+    """boto3's bedrock-runtime, which blocks: for handlers in threads."""
+
+    name = "bedrock"
+    sdk = "boto3"
+    is_async = False
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "bedrock-runtime",
+            endpoint_url=provider.url,
+            region_name="us-east-1",
+            aws_access_key_id="k",
+            aws_secret_access_key="s",
+            config=Config(**options),
+        )
+
+    async def close(self, client: Any) -> None:
+        client.close()
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client.converse(modelId=model, messages=self._turns)
+        block = answer["output"]["message"]["content"][0]
+        return block["text"] if "text" in block else json.dumps(block["toolUse"]["input"])
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.converse_stream(modelId=model, messages=self._turns)["stream"]
+
+    def text(self, event: Any) -> str:
+        delta = event.get("contentBlockDelta", {}).get("delta", {})
+        return delta.get("text") or delta.get("toolUse", {}).get("input", "")
+
+    _turns: ClassVar = [{"role": "user", "content": [{"text": "say it"}]}]

@@ -1,0 +1,229 @@
+"""Mock providers that others have written, as processes on loopback: llmock (Python) and aimock (Node).
+
+Both are told, per model, how the next calls go, and say what they were asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.harness.processes import ROOT, unwatch, wait_until, watch
+
+TEXT = "one two three four five six seven eight"
+STALL = 30.0  # seconds; whoever waits for it has missed the silence
+
+_ENVIRONMENTS = (Path(sys.prefix), ROOT / ".venv-vendors")
+
+
+class MockServer:
+    """A server for the length of a `with`.
+
+    The steps of a plan: "answer", an HTTP status ("429" asks to wait for a second), "slow" (silent before the first
+    byte), "stall" (in mid-stream), "cut" (the connection, in mid-stream), "truncate" (a proper end, too early), "malformed".
+    """
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.openai_url = f"{self.url}/v1"
+
+    @classmethod
+    def command(cls) -> list[str] | None:
+        """What starts it, without the port; None where it is not installed."""
+        raise NotImplementedError
+
+    def plan(
+        self, model: str, *steps: str, usage: Mapping[str, int] | None = None, tools: bool = False
+    ) -> None:
+        """Say how the next calls of a model go, and what those after them say: TEXT, as words or as the argument of a tool call.
+
+        Args:
+            usage: What is stated, in the vendor's words, where the server can be told.
+        """
+        raise NotImplementedError
+
+    def requests(self, model: str) -> list[dict[str, Any]]:
+        """The calls of a model that arrived, oldest first."""
+        raise NotImplementedError
+
+    def faults(self, model: str) -> list[str]:
+        """What the server itself holds against its client."""
+        return []
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:
+        """Ask its control interface."""
+        request = urllib.request.Request(
+            self.url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def __enter__(self) -> Self:
+        command = self.command()
+        assert command is not None
+        self._process = subprocess.Popen(
+            [*command, "-p", str(self.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": ""},
+            start_new_session=True,
+        )
+        watch(self._process.pid)
+        wait_until(self._answers, 30, f"{self.name} answers")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        unwatch(self._process.pid)
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, f"{self.name} has ended"
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+
+class LLMock(MockServer):
+    """PyPI `llmock`: faults at any event of a stream, and a verdict on the client."""
+
+    name = "llmock"
+
+    @classmethod
+    def command(cls) -> list[str] | None:
+        found = (path / "bin" / "llmock" for path in _ENVIRONMENTS)
+        program = next((path for path in found if path.exists()), None)
+        return None if program is None else [str(program), "serve", "--log-level", "error"]
+
+    def plan(
+        self, model: str, *steps: str, usage: Mapping[str, int] | None = None, tools: bool = False
+    ) -> None:
+        behaviours = [_llmock_step(step) for step in steps if step != "answer"]
+        behaviours.append({"type": "reply", "text": TEXT, "times": None})
+        for behaviour in behaviours:
+            behaviour["match"] = {"model": model}
+        self.ask("POST", "/_llmock/scenario", {"behaviors": behaviours})
+
+    def requests(self, model: str) -> list[dict[str, Any]]:
+        return [
+            one for one in self.ask("GET", "/_llmock/requests")["requests"] if one["model"] == model
+        ]
+
+    def faults(self, model: str) -> list[str]:
+        own = {one["seq"] for one in self.requests(model)}
+        findings = self.ask("GET", "/_llmock/verdict")["findings"]
+        return [
+            one["code"]
+            for one in findings
+            if one["severity"] == "error" and own.issuperset(one["requests"])
+        ]
+
+
+def _llmock_step(step: str) -> dict[str, Any]:
+    if step.isdigit():
+        wait = {"retry_after": 1} if step == "429" else {}
+        return {"type": "fail", "status": int(step), **wait}
+    if step == "slow":
+        return {"type": "slow_first_token", "seconds": STALL}
+    kind = "disconnect" if step == "cut" else step
+    stall = {"stall_seconds": STALL} if step == "stall" else {}
+    return {"type": "stream_fault", "kind": kind, "after_chunks": 6, **stall}
+
+
+class AIMock(MockServer):
+    """npm `@copilotkit/aimock`: every vendor's own wire format, Bedrock's and Ollama's among them."""
+
+    name = "aimock"
+
+    @classmethod
+    def command(cls) -> list[str] | None:
+        node = shutil.which("node")
+        inside = Path("node_modules", "@copilotkit", "aimock", "dist", "cli.js")
+        found = (path / inside for path in _ENVIRONMENTS)
+        program = next((path for path in found if path.exists()), None)
+        if node is None or program is None:
+            return None
+        return [node, str(program), "--log-level", "silent", "-f", str(_NO_FIXTURES)]
+
+    def plan(
+        self, model: str, *steps: str, usage: Mapping[str, int] | None = None, tools: bool = False
+    ) -> None:
+        call = {"name": "say", "arguments": json.dumps({"text": TEXT})}
+        answer: dict[str, Any] = {"toolCalls": [call]} if tools else {"content": TEXT}
+        answer |= {"usage": usage} if usage else {}
+        fixtures = [
+            {"match": {"model": model, "sequenceIndex": at}, **_aimock_step(step, answer)}
+            for at, step in enumerate(steps)
+        ]
+        fixtures.append({"match": {"model": model}, **_aimock_step("answer", answer)})
+        self.ask("POST", "/__aimock/fixtures", {"fixtures": fixtures})
+
+    def requests(self, model: str) -> list[dict[str, Any]]:
+        return [
+            one
+            for one in self.ask("GET", "/__aimock/journal")
+            if model in one["path"] or (one["body"] or {}).get("model") == model
+        ]
+
+
+def _aimock_step(step: str, answer: dict[str, Any]) -> dict[str, Any]:
+    if step.isdigit():
+        type, code = _AIMOCK_ERRORS.get(step, ("api_error", "server_error"))
+        error = {"message": "the mock was told to fail", "type": type, "code": code}
+        wait = {"retryAfter": 1} if step == "429" else {}
+        return {"response": {"error": error, "status": int(step), **wait}}
+    return {"response": answer, "chunkSize": 4, **_AIMOCK_FAULTS.get(step, {})}
+
+
+_AIMOCK_ERRORS = {
+    "400": ("invalid_request_error", "invalid_value"),
+    "401": ("authentication_error", "invalid_api_key"),
+    "429": ("rate_limit_error", "rate_limit_exceeded"),
+    "529": ("overloaded_error", "overloaded"),
+}
+_AIMOCK_FAULTS = {
+    "slow": {
+        "recordedTimings": {
+            "ttftMs": STALL * 1000,
+            "interChunkDelaysMs": [],
+            "totalDurationMs": STALL * 1000,
+        }
+    },
+    "stall": {
+        "recordedTimings": {
+            "ttftMs": 0,
+            "interChunkDelaysMs": [0, 0, 0, 0, 0, STALL * 1000],
+            "totalDurationMs": STALL * 1000,
+        }
+    },
+    "cut": {
+        "truncateAfterChunks": 6,
+        "latency": 20,
+    },  # what is sent faster is lost with the connection
+    "malformed": {"chaos": {"malformedRate": 1}},
+}
+_NO_FIXTURES = Path(__file__).with_name("aimock.json")
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
