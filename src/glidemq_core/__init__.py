@@ -35,7 +35,7 @@ from .options import Keep, NewJob
 from .retry import Backoff
 
 if TYPE_CHECKING:
-    from ._reading import Event
+    from ._reading import Event, WorkerState
     from .budget import Budget, BudgetState
     from .context import RunningJob, current_job
     from .flow import ChildEnd, FlowHandle, FlowJob, FlowProducer
@@ -96,6 +96,7 @@ __all__ = [
     "UnrecoverableError",
     "UsageSummary",
     "Worker",
+    "WorkerState",
     "WrongState",
     "current_job",
     "kept_text",
@@ -122,6 +123,7 @@ _LAZY = {
     "Throttle": "throttle",
     "UsageSummary": "usage",
     "Worker": "worker",
+    "WorkerState": "_reading",
     "current_job": "context",
     "kept_text": "stream",
 }

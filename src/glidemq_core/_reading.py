@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from . import _keys
 from ._codec import loads
 from ._hub import Chunk, Ending, Hub, chunk_of
@@ -35,6 +37,21 @@ class Event:
     id: str
     type: str
     job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A worker that has called within the last ten minutes.
+
+    Attributes:
+        name: Host, process and a random part, or the name it was given.
+        idle: Seconds since its last call; one that is well calls every two seconds, or a third of its shortest lease.
+        jobs: How many it holds; those of a dead worker are taken back when their leases expire.
+    """
+
+    name: str
+    idle: float
+    jobs: int
 
 
 class QueueReader:
@@ -123,6 +140,11 @@ class QueueReader:
                     yield Event(position, fields[i].decode(), fields[i + 1].decode())
             if not entries:
                 await asyncio.sleep(0.1)  # no subscription for events: a steady listener polls
+
+    async def workers(self) -> list[WorkerState]:
+        """The workers of this queue that have called within ten minutes, the latest caller first; 1,000 at most."""
+        rows = msgspec.msgpack.decode(await self._call("queue_workers", {}))
+        return [WorkerState(name, idle / 1000, jobs) for name, idle, jobs in rows]
 
     async def usage_summary(self, *, window: Seconds = timedelta(hours=1)) -> UsageSummary:
         """What this queue's jobs have used in the last `window` seconds (24 hours at most), per model.

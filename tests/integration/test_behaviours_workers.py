@@ -211,3 +211,27 @@ async def test_worker_out_of_grace_gives_running_jobs_back_without_an_attempt(qu
         await worker.stop(grace=0.05)
         found = await job.snapshot()
     assert (found.state, found.attempt, found.stalled) == ("waiting", 1, 0)
+
+
+async def test_workers_are_listed_with_what_they_hold_after_they_have_gone_silent_too(queue, work):
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(job):
+        started.set()
+        await go_on.wait()
+
+    busy, free = work(handler, name="busy"), work(handler, name="free")
+    async with busy:
+        job = await queue.add("n")
+        await started.wait()
+        async with free:
+            await eventually(lambda: _are(queue, {busy.name: 1, free.name: 0}))
+        go_on.set()
+        await job.result(timeout=5)
+
+    await eventually(lambda: _are(queue, {busy.name: 0, free.name: 0}))
+    assert all(worker.idle < 60 for worker in await queue.workers())
+
+
+async def _are(queue: Queue, jobs: dict[str, int]) -> bool:
+    return {worker.name: worker.jobs for worker in await queue.workers()} == jobs
