@@ -204,7 +204,8 @@ def _check_active(dump: QueueDump, fields: Mapping[str, str], score: float) -> I
 
 
 def _check_wait(dump: QueueDump, fields: Mapping[str, str], score: float) -> Iterator[str]:
-    if fields["state"] != "delayed" and math.isinf(score) and score > 0:
+    has_end = fields["state"] == "delayed" and fields.get("why") != "budget"
+    if not has_end and math.isinf(score) and score > 0:
         return
     if not 0 < score <= dump.now + _YEARS_MS:
         yield f"is {fields['state']} until {score}"

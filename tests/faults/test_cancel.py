@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,22 +17,10 @@ from tests.harness.processes import eventually
 from tests.harness.provider import Behaviour, Provider
 from tests.harness.servers import ValkeyServer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 BEAT = 10.0  # of a lease of 30 s
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 50}
-
-
-@pytest.fixture
-def provider(tmp_path: Path) -> Iterator[Provider]:
-    with Provider(tmp_path / "provider.jsonl") as started:
-        yield started
-
-
-@pytest.fixture
-async def ledger(server: ValkeyServer) -> AsyncIterator[Ledger]:
-    async with Ledger(connection=server.url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,30 +13,19 @@ from openai import AsyncOpenAI
 from glidemq_core import Budget, Chunk, JobFailed, Queue, Worker, kept_text
 from glidemq_core.ledger import Ledger
 from glidemq_llm import MeterSettings, Pricing, chat_handler
+from tests.harness.aftermath import Aftermath
 from tests.harness.provider import Behaviour, Provider
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 DATA = {"model": "m", "messages": [{"role": "user", "content": "say it"}], "max_tokens": 400}
 PRICING = Pricing(overrides={"*": {"input": 1, "output": 2}})
 
 
 @pytest.fixture
-def provider(tmp_path: Path) -> Iterator[Provider]:
-    with Provider(tmp_path / "provider.jsonl") as started:
-        yield started
-
-
-@pytest.fixture
 async def client(provider: Provider) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=provider.openai_url, api_key="-", max_retries=0) as client:
         yield client
-
-
-@pytest.fixture
-async def ledger(url: str) -> AsyncIterator[Ledger]:
-    async with Ledger(connection=url) as opened:
-        yield opened
 
 
 async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_why(
@@ -64,6 +53,7 @@ async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_
     assert len(errors) == 1
     assert "'b'" in errors[0].content
     assert (chunks[-1].type, chunks[-1].content) == ("end", "failed")
+    await asyncio.to_thread(provider.wait, "end")
     (call,) = provider.calls()
     assert call.outcome == "caller left"
     assert call.ended is not None
@@ -77,9 +67,15 @@ async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_
     assert (await ledger.audit("b")).problems == ()
 
 
-async def test_deltas_of_many_tokens_use_up_their_slices_sooner(
-    queue: Queue, ledger: Ledger, url: str, provider: Provider, client: AsyncOpenAI
+async def test_deltas_of_many_tokens_use_up_their_slices_sooner(  # noqa: PLR0917
+    queue: Queue,
+    ledger: Ledger,
+    url: str,
+    provider: Provider,
+    client: AsyncOpenAI,
+    aftermath: Aftermath,
 ):
+    aftermath.overshoot = True  # by what comes while the next slice is asked for
     await ledger.open_budget("b", Budget(max_total_tokens=120))
     delta = "and-then-again-" * 4  # 12 tokens or so, and no space: one delta
     provider.usually(Behaviour(text=" ".join([delta] * 100), pace=0.005))

@@ -18,7 +18,7 @@ from tests.harness.money import behaviour, money_problems, rate_problems, spende
 from tests.harness.provider import Behaviour, Provider
 from tests.harness.workers import Workers
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 
 @pytest.fixture

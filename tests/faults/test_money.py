@@ -17,7 +17,7 @@ from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
 from tests.harness.workers import WorkerProcess, Workers
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 CALL = INPUT + 5
 FITS = 37

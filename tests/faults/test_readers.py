@@ -11,7 +11,7 @@ import pytest
 from glidemq_core import Queue, StreamGap, Worker, kept_text
 from tests.harness.servers import ValkeyServer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 
 async def read(stream):

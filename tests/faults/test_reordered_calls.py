@@ -15,7 +15,7 @@ from glidemq_core.ledger import Ledger
 from tests.harness.fsck import fsck
 from tests.harness.servers import ValkeyServer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 
 async def test_progress_that_arrives_after_the_end_is_refused(server: ValkeyServer, queue: Queue):

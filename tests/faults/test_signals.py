@@ -12,7 +12,7 @@ from glidemq_core import NewJob, Queue, SignalTimeout, Worker, WrongState
 from tests.harness.fsck import fsck
 from tests.harness.servers import ValkeyServer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 ROUNDS = 500
 WAIT = 0.25

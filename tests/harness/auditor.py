@@ -123,12 +123,17 @@ def overlaps(workers: Iterable[WorkerProcess]) -> list[str]:
 
 
 async def stream_problems(queue: Queue, id: str) -> list[str]:
-    """What is wrong with a job's stream: a gap, a missing or second end, a text that is not the result's."""
+    """What is wrong with an ended job's stream: see chunk_problems."""
     chunks = [chunk async for chunk in queue.stream(id)]
     job = await queue.get(id)
     assert job is not None
+    return chunk_problems(chunks, job)
+
+
+def chunk_problems(chunks: list[Chunk], job: Job) -> list[str]:
+    """What is wrong with what a reader has seen: a gap, a missing or second end, a text that is not the result's."""
     return [
-        f"{id}: {problem}"
+        f"{job.id}: {problem}"
         for problem in [*_sequence(chunks), *_end(chunks, job), *_text(chunks, job)]
     ]
 
@@ -137,10 +142,14 @@ def _sequence(chunks: list[Chunk]) -> list[str]:
     last: dict[int, int] = defaultdict(int)
     problems: list[str] = []
     epoch = 0
+    was_told = False  # of chunks that are trimmed away
     for chunk in chunks:
         if chunk.type in ("reset", "end"):
             continue
-        if chunk.seq != last[chunk.epoch] + 1:
+        if chunk.type == "gap":
+            was_told = True
+            continue
+        if chunk.seq != last[chunk.epoch] + 1 and not was_told:
             problems.append(
                 f"chunk {chunk.seq} of run {chunk.epoch} follows chunk {last[chunk.epoch]}"
             )
@@ -148,6 +157,7 @@ def _sequence(chunks: list[Chunk]) -> list[str]:
             problems.append(f"a chunk of run {chunk.epoch} follows one of run {epoch}")
         last[chunk.epoch] = chunk.seq
         epoch = chunk.epoch
+        was_told = False
     return problems
 
 
@@ -163,6 +173,8 @@ def _end(chunks: list[Chunk], job: Job) -> list[str]:
 def _text(chunks: list[Chunk], job: Job) -> list[str]:
     result: Any = job.result
     if job.state != "completed" or not isinstance(result, dict) or "text" not in result:
+        return []
+    if any(chunk.type == "gap" for chunk in chunks):
         return []
     said = kept_text(chunks)
     return (

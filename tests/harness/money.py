@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from glidemq_core import Queue
+from glidemq_core import Job, Queue
+from glidemq_core.budget import BudgetState
 from glidemq_core.ledger import Ledger
 from tests.harness.provider import Behaviour, Provider, ProviderCall
 
 INPUT = 5
 _NANO = Decimal(1).scaleb(-9)
-_OPEN_ENDS = ("unverified", "late_refused")
+OPEN_ENDS = ("unverified", "late_refused")
 
 
 def price(tokens: Mapping[str, int]) -> dict[str, Decimal]:
@@ -32,11 +33,15 @@ def behaviour(output: int = 5, **more: Any) -> Behaviour:
     return Behaviour(tokens=output, input=INPUT, **more)
 
 
-async def ask(port: int, model: str, *, limit: int = 1000) -> dict[str, int]:
-    """Ask the fake provider for a whole answer; answers the tokens it billed. A connection of its own per call."""
+async def ask(port: int, model: str, *, limit: int = 1000, key: str = "") -> dict[str, int]:
+    """Ask the fake provider for a whole answer; answers the tokens it billed. A connection of its own per call.
+
+    `key`: what the provider's log shall know the effect by.
+    """
     messages = [{"role": "user", "content": "say it"}]
     body = json.dumps({"model": model, "messages": messages, "max_tokens": limit}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += f"Idempotency-Key: {key}\r\n\r\n"
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(head.encode() + body)
@@ -74,29 +79,69 @@ async def money_problems(
     calls = {call.model: call for call in provider.calls() if call.outcome != "limited"}
     problems: list[str] = []
     for id in budgets:
-        problems += await _of_budget(ledger, id, calls)
+        problems += await budget_problems(ledger, id)
+        problems += await _calls_of_budget(ledger, id, calls)
     for job_id in ids:
-        problems += await _of_job(queue, job_id, calls)
+        job = await queue.get(job_id)
+        assert job is not None
+        problems += _of_job(job, calls)
     return problems
 
 
-async def _of_budget(ledger: Ledger, id: str, calls: Mapping[str, ProviderCall]) -> list[str]:
+async def sum_problems(
+    ledger: Ledger, budgets: Sequence[str], provider: Provider, jobs: Sequence[Job]
+) -> list[str]:
+    """As `money_problems`, where the provider's log does not say which call is which: the sums must agree."""
+    problems: list[str] = []
+    unverified = 0
+    for id in budgets:
+        problems += await budget_problems(ledger, id)
+        state = await ledger.budget(id)
+        assert state is not None
+        unverified = max(unverified, _tokens(state, "unverified"))
+        booked = sum(job.usage.total_tokens for job in jobs if id in job.options.get("budgets", ()))
+        if _tokens(state, "used") - _tokens(state, "unverified") != booked:
+            problems.append(f"{id} says {state.used}, but its jobs have used {booked} tokens")
+    booked = sum(job.usage.total_tokens for job in jobs)
+    billed = sum(provider.billed().values())
+    is_sure = not unverified and all(
+        call["status"] == "complete" for job in jobs for call in job.usage.calls
+    )
+    if billed > booked + unverified or (is_sure and billed != booked):
+        problems.append(f"the provider billed {billed} tokens, {booked} + {unverified} are booked")
+    return problems + [problem for job in jobs for problem in _repeated(job)]
+
+
+def _tokens(state: BudgetState, what: str) -> int:
+    """All tokens, each counted as one."""
+    caps = state.caps.items()
+    return sum(int(getattr(cap, what)) for name, cap in caps if name.startswith("tokens."))
+
+
+async def _calls_of_budget(ledger: Ledger, id: str, calls: Mapping[str, ProviderCall]) -> list[str]:
+    sums, kinds = await entries_of(ledger, id)
+    problems: list[str] = []
+    for call in calls.values():
+        problems += _of_call(id, call, sums.get(call.model, {}), kinds.get(call.model, ""))
+    for call_id in set(sums) - set(calls):
+        if kinds[call_id] not in OPEN_ENDS and any(sums[call_id].values()):
+            problems.append(f"{id}: {call_id} was booked, but the provider never saw it")
+    return problems
+
+
+async def budget_problems(ledger: Ledger, id: str) -> list[str]:
+    """What does not agree inside of a budget: its sums with its entries; and what is still reserved."""
     state = await ledger.budget(id)
     assert state is not None
     problems = [f"{id}: {problem}" for problem in (await ledger.audit(id)).problems]
     problems += [f"{id}: {name} is still reserved: {held}" for name, held in state.reserved.items()]
-    sums, kinds = await _entries(ledger, id)
-    for call in calls.values():
-        problems += _of_call(id, call, sums.get(call.model, {}), kinds.get(call.model, ""))
-    for call_id in set(sums) - set(calls):
-        if kinds[call_id] not in _OPEN_ENDS and any(sums[call_id].values()):
-            problems.append(f"{id}: {call_id} was booked, but the provider never saw it")
+    sums, kinds = await entries_of(ledger, id)
     for name, used in state.used.items():
         booked = sum((one.get(name, Decimal(0)) for one in sums.values()), Decimal(0))
         if used != booked:
             problems.append(f"{id}: {name} is {used}, but its entries make {booked}")
         loose = sum(
-            (one.get(name, Decimal(0)) for call, one in sums.items() if kinds[call] in _OPEN_ENDS),
+            (one.get(name, Decimal(0)) for call, one in sums.items() if kinds[call] in OPEN_ENDS),
             Decimal(0),
         )
         if state.caps[name].unverified != loose:
@@ -106,15 +151,20 @@ async def _of_budget(ledger: Ledger, id: str, calls: Mapping[str, ProviderCall])
     return problems
 
 
-async def _entries(ledger: Ledger, id: str) -> tuple[dict[str, dict[str, Decimal]], dict[str, str]]:
-    """What each call has added to the used sums, and what the last word on it was."""
+async def entries_of(
+    ledger: Ledger, id: str
+) -> tuple[dict[str, dict[str, Decimal]], dict[str, str]]:
+    """What each call has added to a budget's used sums, and what the last word on it was."""
     sums: dict[str, dict[str, Decimal]] = defaultdict(lambda: defaultdict(Decimal))
     kinds: dict[str, str] = {}
-    for entry in reversed(await ledger.history(id, limit=1000)):
-        if entry.call:
-            kinds[entry.call] = entry.kind
-            for name, change in entry.changes.items():
-                sums[entry.call][name] += change
+    before = ""
+    while page := await ledger.history(id, before=before, limit=1000):
+        before = page[-1].id
+        for entry in page:  # the newest first
+            if entry.call:
+                kinds.setdefault(entry.call, entry.kind)
+                for name, change in entry.changes.items():
+                    sums[entry.call][name] += change
     return sums, kinds
 
 
@@ -125,33 +175,42 @@ def _of_call(id: str, call: ProviderCall, sums: Mapping[str, Decimal], kind: str
         name: (sums.get(name, Decimal(0)), due)
         for name, due in billed.items()
         if (sums.get(name, Decimal(0)) < due)
-        or (kind not in _OPEN_ENDS and sums.get(name, Decimal(0)) != due)
+        or (kind not in OPEN_ENDS and sums.get(name, Decimal(0)) != due)
     }
     return [f"{id}: {call.model} ({kind}): booked and billed differ: {wrong}"] if wrong else []
 
 
-async def _of_job(queue: Queue, id: str, calls: Mapping[str, ProviderCall]) -> list[str]:
+def _of_job(job: Job, calls: Mapping[str, ProviderCall]) -> list[str]:
     """A job's own book has no call twice, and no figure that is not the provider's."""
-    job = await queue.get(id)
-    assert job is not None
-    listed = [call["call"] for call in job.usage.calls]
-    problems = [f"{id}: {call} is listed twice" for call in set(listed) if listed.count(call) > 1]
+    problems = _repeated(job)
     for booked in job.usage.calls:
         true = calls.get(booked["call"])
         if booked["status"] == "complete" and (
             true is None or booked["tokens"] != {"input": true.input, "output": true.output}
         ):
-            problems.append(f"{id}: {booked} is not what the provider says: {true}")
+            problems.append(f"{job.id}: {booked} is not what the provider says: {true}")
     return problems
 
 
+def _repeated(job: Job) -> list[str]:
+    counts = Counter(call["call"] for call in job.usage.calls)
+    return [f"{job.id}: {call} is listed {n} times" for call, n in counts.items() if n > 1]
+
+
 def rate_problems(
-    provider: Provider, *, per_minute: int, burst: int, windows: Sequence[float]
+    provider: Provider,
+    *,
+    per_minute: int,
+    burst: int,
+    windows: Sequence[float],
+    weigh: Callable[[ProviderCall], int] = lambda _: 1,
 ) -> list[str]:
-    """Windows in which the provider admitted more calls than the rate and its burst allow, one for the clocks' sake."""
+    """Windows in which the provider admitted more than the rate and its burst allow, one call for the clocks' sake."""
+    one_more = max((weigh(call) for call in provider.calls()), default=0)
     problems: list[str] = []
     for window in windows:
-        most, allowed = provider.busiest(window), per_minute * window / 60 + burst + 1
+        most = provider.busiest(window, weigh=weigh)
+        allowed = per_minute * window / 60 + burst + one_more
         if most > allowed:
-            problems.append(f"{most} calls within {window:g} s, allowed are {allowed:g}")
+            problems.append(f"{most} within {window:g} s, allowed are {allowed:g}")
     return problems

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glidemq_core import Queue, Worker, _keys
+from glidemq_core import Budget, Ledger, Queue, Worker, _keys
 from glidemq_core._client import Client
 from glidemq_core._target import parse
 from glidemq_core.fsck import KEY_TABLE
@@ -17,25 +17,31 @@ async def write(job):
     await job.stream_chunk("content", "hello")
     await job.log("line")
     await job.report_usage(model="m", tokens={"input": 3}, costs={"total": "0.5"})
+    if job.data == "spend":
+        async with job.llm_call("m", tokens={"input": 10}):
+            pass
     if job.data == "fail":
         raise ValueError("no")
 
 
-async def is_parked(job):
-    return (await job.snapshot()).state == "suspended"
+async def is_in(job, state):
+    return (await job.snapshot()).state == state
 
 
 async def prepare(url, name):
     """A queue with a job of each kind. Answers its root key."""
-    async with Queue(name, connection=url) as queue:
+    async with Queue(name, connection=url) as queue, Ledger(connection=url) as ledger:
+        await ledger.open_budget("empty", Budget(max_total_tokens=1, on_exceeded="pause"))
         async with Worker(name, write, connection=url, concurrency=3):
             for job_id, data in (("done", None), ("failed", "fail"), ("gone", None)):
                 job = await queue.add("n", data, job_id=job_id, remove_on_complete=job_id == "gone")
                 async for _ in job.stream():
                     pass
             parked = await queue.add("n", "park", job_id="parked")
-            await eventually(lambda: is_parked(parked))
+            await eventually(lambda: is_in(parked, "suspended"))
             await queue.signal("parked", "other")
+            poor = await queue.add("n", "spend", job_id="poor", budgets=["empty"])
+            await eventually(lambda: is_in(poor, "delayed"))
         await queue.add("n", job_id="late", delay=60, ttl=90)
         await queue.add("n", job_id="next")
         await queue.add("n", job_id="cancelled")

@@ -36,12 +36,14 @@ class ProviderCall:
         outcome: "" while it runs; "complete", "caller left", "limited", or the fault that ended it.
         limit: The request's limit of output tokens.
         tool_results: What its last messages answer to calls of tools. `tool_choice`: as in the request.
+        key: The request's header Idempotency-Key.
     """
 
     number: int
     path: str
     model: str
     tag: str
+    key: str
     is_stream: bool
     limit: int | None
     tool_results: list[Any]

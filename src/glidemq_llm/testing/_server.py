@@ -34,6 +34,7 @@ class Request:
 
     path: str
     body: Any
+    key: str
 
 
 @dataclass(slots=True)
@@ -114,7 +115,9 @@ class ProviderServer:
                     await _send_json(writer, 200, {})
                 elif found := shape_of(request.path, request.body):
                     shape, body = found
-                    await self._watched(Request(request.path, body), shape, reader, writer)
+                    await self._watched(
+                        Request(request.path, body, request.key), shape, reader, writer
+                    )
                 else:
                     await _send_json(
                         writer,
@@ -217,6 +220,7 @@ class ProviderServer:
             path=request.path,
             model=model,
             tag=behaviour.tag,
+            key=request.key,
             stream=is_stream,
             limit=limit,
             tool_results=[text for _, text in answered.results],
@@ -380,7 +384,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])
     }
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Request(path, json.loads(body or b"{}"))
+    return Request(path, json.loads(body or b"{}"), headers.get("idempotency-key", ""))
 
 
 def _send_head(writer: asyncio.StreamWriter, status: int, headers: dict[str, str]) -> None:
