@@ -270,7 +270,7 @@ class Client(Resident):
                 raise
             self._ready = self._glide = made
             if self._watch is None:
-                self._period = self._last_period = _Period()
+                self._period, self._last_period = _Period(), _Period()
                 self._watch = _running_loop().call_later(_PERIOD, self._look)
             return made
 

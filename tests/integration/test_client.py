@@ -171,6 +171,21 @@ class TestLostReplies:
             assert await call == b"a"
             assert own.cmd("GET", f"{ROOT}:count") == b"2"
 
+    async def test_call_that_has_just_begun_is_not_missed_at_the_first_look(
+        self, proxy, open_client, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(_client, "_SECOND_LOOK", 0.0)
+        client = open_client(proxy.url)
+        await count(client, "first")
+        proxy.delay = 0.1
+        call = asyncio.ensure_future(count(client, "a"))
+        await asyncio.sleep(0)
+
+        client._look()
+
+        assert await call == b"a"
+        assert "no reply" not in caplog.text
+
 
 class TestServerTrouble:
     async def test_frozen_server_is_waited_for(self, open_client, quick_timeouts):
