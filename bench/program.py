@@ -117,15 +117,17 @@ async def pace(url: str, count: int, gap: float) -> None:
 
 
 async def append(url: str, streams: int, chunks: int) -> None:
-    """Append as fast as it goes: `chunks` by each of `streams` running jobs."""
+    """Append as fast as it goes: `chunks` by each of `streams` running jobs, ten at a time, as events of a provider come."""
     start = used = 0.0
 
     async def handler(job: object) -> None:
         nonlocal start, used
         if not start:
             start, used = time.monotonic(), cpu()
-        for _ in range(chunks):
+        for number in range(chunks):
             await job.stream_chunk("content", CHUNK)
+            if number % 10 == 0:
+                await asyncio.sleep(0)
 
     async with Queue("bench", connection=url) as queue:
         ids = [f"stream-{i}" for i in range(streams)]

@@ -40,6 +40,7 @@ def read(*, aof: bool, streams: int, rate: float, seconds: float) -> dict[str, f
         **{f"p{share:g} ms": percentile(values, share / 100) for share in (50, 95, 99)},
         "reader CPU us/chunk": result["cpu_us"],
         "server CPU us/chunk": (after.cpu - before.cpu) / len(values) * 1e6,
+        "server calls/chunk": (after.calls - before.calls) / len(values),
     }
 
 
