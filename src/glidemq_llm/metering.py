@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from glidemq_core._codec import sound_text
@@ -275,6 +275,8 @@ class MeteredCall:
         )
         if usage.status != "complete" and was_billed:
             usage = self._estimated(usage)
+        if usage.model is None:  # Bedrock and Cohere do not say who answered
+            usage = replace(usage, requested_model=self.model or None)
         cost = (
             self.settings.pricing.cost(usage)
             if usage.tokens or usage.provider_cost is not None

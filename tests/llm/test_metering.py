@@ -17,13 +17,13 @@ PRICING = Pricing(overrides={"*": {"input": 1, "output": 10}})
 ASK = {"model": "m", "messages": [{"role": "user", "content": "say something nice to me"}]}
 
 
-def new_call(api="openai.chat", *, request=ASK, **settings):
+def new_call(api="openai.chat", *, request=ASK, pricing=PRICING, **settings):
     call = MeteredCall(
         "j/1/1",
         api=api,
         provider="openai",
         request=request,
-        settings=MeterSettings(pricing=PRICING, **settings),
+        settings=MeterSettings(pricing=pricing, **settings),
     )
     call.is_sent = True
     return call
@@ -67,6 +67,32 @@ def test_good_end():
     facts = json.loads(settled.pieces[0].content)
     assert Decimal(facts["cost"]) == Decimal("0.000029")
     assert call.text == "ab"
+
+
+@pytest.mark.parametrize(
+    ("api", "request_", "answer"),
+    [
+        (
+            "bedrock",
+            {"modelId": "a.model", "messages": []},
+            {"metadata": {"usage": {"inputTokens": 9, "outputTokens": 2, "totalTokens": 11}}},
+        ),
+        (
+            "cohere",
+            {"model": "a.model", "messages": []},
+            {
+                "type": "message-end",
+                "delta": {"usage": {"tokens": {"input_tokens": 9, "output_tokens": 2}}},
+            },
+        ),
+    ],
+    ids=["bedrock", "cohere"],
+)
+def test_answer_that_names_no_model_has_the_price_of_the_one_that_was_asked(api, request_, answer):
+    call = new_call(api, request=request_, pricing=Pricing({"a.model": {"input": 1, "output": 10}}))
+    call.feed(answer)
+
+    assert call.settle(None).report["costs"]["total"] == "0.000029"
 
 
 def test_end_without_a_finish_reason_is_a_fault():
