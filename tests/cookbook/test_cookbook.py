@@ -1,42 +1,17 @@
 """Every recipe runs as its reader runs it, and prints what it says it prints."""
 
-import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-COOKBOOK = Path(__file__).parents[2] / "cookbook"
+from tests.harness.recipes import COOKBOOK, promised, run
+
 RECIPES = sorted(COOKBOOK.glob("[0-9][0-9]_*.py"))
 # Asks a model: what it says is not the same everywhere.
 UNSTEADY = {"01_first_job.py"}
-PROMISE = re.compile(r'It prints:\n\n((?:    .*\n|\n)+)"""')
-
-
 README = COOKBOOK.parent / "README.md"
-
-
-def run(recipe: Path, url: str) -> subprocess.CompletedProcess[str]:
-    """A recipe in a process of its own, with no key and no colours, warnings shown."""
-    keyless = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return subprocess.run(
-        [sys.executable, "-W", "default", str(recipe)],
-        env={**keyless, "GLIDEMQ_URL": url, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-
-
-def promised(recipe: Path) -> str:
-    """What a recipe's docstring says it prints."""
-    found = PROMISE.search(recipe.read_text())
-    assert found, f"{recipe.name} does not say what it prints"
-    return "".join(line.removeprefix("    ") + "\n" for line in found.group(1).rstrip().split("\n"))
 
 
 @pytest.mark.parametrize(
