@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import inspect
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar, cast
 
 from glidemq_core.context import RunningJob
@@ -17,6 +18,8 @@ from glidemq_llm.errors import StreamFailed
 from glidemq_llm.metering import MeteredCall
 
 T = TypeVar("T")
+logger = logging.getLogger("glidemq_llm")
+
 CloseAsync = Callable[[], Awaitable[object]]
 
 _DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reader left at its end
@@ -74,6 +77,8 @@ class AsyncDriver:
         self._events: AsyncGenerator[Any] | None = None
         self._watch: _Watch | None = None
         self._close: CloseAsync | None = None
+        self._draining: asyncio.Task[None] | None = None  # reads the rest in the background
+        self._has_exited = False
         job.on_exit(self.close)
 
     @property
@@ -85,18 +90,36 @@ class AsyncDriver:
         """Send a call that is answered in one piece; `read` finds the answer's body in what the SDK returns."""
         try:
             await self._admit()
-            answer = await send()
-            self.call.answered(answer)
-            body = read(answer)
-            if inspect.isawaitable(body):
-                body = await cast("Awaitable[object]", body)
-            if self._write(self.call.take(body)):
+            answer = await (self._kept(send, read) if self._drains else send())
+            if self._write(await self._taken(answer, read)):
                 await self._job.room()
         except BaseException as error:
-            await self.settle(mark(error))
+            if self._draining is None:
+                await self.settle(mark(error))
             raise
         await self.settle(None, whole=True)
         return answer
+
+    async def _taken(self, answer: T, read: Callable[[T], object]) -> list[Piece]:
+        self.call.answered(answer)
+        body = read(answer)
+        if inspect.isawaitable(body):
+            body = await cast("Awaitable[object]", body)
+        return self.call.take(body)
+
+    async def _kept(self, send: Callable[[], Awaitable[T]], read: Callable[[T], object]) -> T:
+        """Send a call whose answer is waited for in the background if its caller is cancelled."""
+        sending = asyncio.ensure_future(send())
+
+        async def late() -> None:
+            await self._taken(await sending, read)
+
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            if not sending.done():
+                self._drain_later(late(), None, whole=True)
+            raise
 
     async def open(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send a call that is answered by a stream.
@@ -130,7 +153,7 @@ class AsyncDriver:
     ) -> AsyncGenerator[T]:
         """The events of a stream, each taken in before it is handed on; `close` ends the connection."""
         self._close = close
-        self._events = self._metered(source, is_hidden)
+        self._events = self._metered(Kept(source) if self._drains else source, is_hidden)
         return self._events
 
     async def _metered(
@@ -138,6 +161,7 @@ class AsyncDriver:
     ) -> AsyncGenerator[T]:
         call, watch = self.call, self._watch or _Watch(self.call)
         error: BaseException | None = None
+        has_left = False
         try:
             watch.waits()
             async for event in source:
@@ -153,8 +177,7 @@ class AsyncDriver:
             if error is not None:
                 raise error
         except GeneratorExit:
-            if call.lacks_usage:
-                await self._drain(source)
+            has_left = True
             raise
         except BaseException as caught:
             error = mark(watch.blamed(caught))
@@ -163,17 +186,54 @@ class AsyncDriver:
             raise
         finally:
             watch.close()
+            await self._end(source, error, has_left=has_left)
+
+    async def _end(
+        self, source: AsyncIterator[object], error: BaseException | None, *, has_left: bool
+    ) -> None:
+        """End a stream: hang up and settle, at once or after the rest was read in the background."""
+        has_left = has_left or isinstance(error, asyncio.CancelledError)
+        if has_left and self._drains and not self.call.has_all:
+            self._drain_later(self._drain(source), source)
+            return
+        try:
+            if error is None and has_left and self.call.lacks_usage:
+                # The usage comes last, and many stop reading before.
+                with contextlib.suppress(TimeoutError, OSError, json.JSONDecodeError):
+                    async with asyncio.timeout(_DRAIN):
+                        await self._drain(source)
+            await self._hang_up(source)
+        finally:
+            await self.settle(error)
+
+    async def _drain(self, source: AsyncIterator[object]) -> None:
+        async for event in source:
+            self.call.feed(event)
+
+    @property
+    def _drains(self) -> bool:
+        return self.call.settings.on_cancel == "drain"
+
+    def _drain_later(
+        self, rest: Coroutine[Any, Any, None], source: object, *, whole: bool = False
+    ) -> None:
+        """Let the provider finish while its caller goes on: what is booked is then what it bills."""
+
+        async def finish() -> None:
+            try:
+                async with asyncio.timeout(self.call.settings.drain_timeout):
+                    await rest
+            except Exception as error:  # noqa: BLE001 what has come is booked, whatever ended it
+                logger.info("call %s: not read to its end: %r", self.call.call_id, error)
             try:
                 await self._hang_up(source)
             finally:
-                await self.settle(error)
+                await self.settle(None, whole=whole)
 
-    async def _drain(self, source: AsyncIterator[object]) -> None:
-        """Read what follows the end of the answer: the usage comes last, and many stop reading before."""
-        with contextlib.suppress(TimeoutError, OSError, json.JSONDecodeError):
-            async with asyncio.timeout(_DRAIN):
-                async for event in source:
-                    self.call.feed(event)
+        self._job.call_ended()  # nobody has to wait for it
+        self._draining = asyncio.get_running_loop().create_task(finish())
+        _background.add(self._draining)
+        self._draining.add_done_callback(_ended)
 
     async def _hang_up(self, source: object) -> None:
         """End the connection to the provider, which also ends what it generates."""
@@ -185,13 +245,17 @@ class AsyncDriver:
 
     async def close(self) -> None:
         """End what its reader has left open: the connection and the call."""
-        if self._events is not None and self._settling is None:
+        if self._events is not None and self._settling is None and self._draining is None:
             # Refused while another task waits for an event: hanging up ends that one's wait.
             with contextlib.suppress(RuntimeError):
                 await self._events.aclose()
-            if self._settling is None and self._close is not None:
+            if self._settling is None and self._close is not None and self._draining is None:
                 await self._close()
-        await self.settle()
+        self._has_exited = True
+        if self._draining is None:
+            await self.settle()
+        elif not self.call.is_settled:
+            self._write(self.call.last_words())
 
     async def settle(self, error: BaseException | None = None, *, whole: bool = False) -> None:
         """Book the call and end its part of the stream; once, whoever asks first, and in spite of cancellation."""
@@ -231,9 +295,10 @@ class AsyncDriver:
                 await self._job.report_usage(**settlement.report, **told)
             else:
                 await self._job.release(self.call.call_id, **told)
-            self._write(settlement.pieces)
+            if self._draining is None or not self._has_exited:
+                self._write(settlement.pieces)
         finally:
-            if was_sent:
+            if was_sent and self._draining is None:
                 self._job.call_ended()
 
     def _write(self, pieces: Iterable[Piece]) -> bool:
@@ -241,6 +306,45 @@ class AsyncDriver:
         if not self.call.settings.stream:
             pieces = ()
         return self._job.write_chunks(pieces)
+
+
+class Kept(AsyncIterator[T]):
+    """A stream that is not broken by the cancellation of who waits for its next event.
+
+    HTTP libraries close a connection whose read is cancelled, so each read has a task of its own.
+    """
+
+    def __init__(self, source: AsyncIterator[T]) -> None:
+        self._source = source
+        self._read: asyncio.Future[T] | None = None
+
+    async def __anext__(self) -> T:
+        if self._read is None:
+            self._read = asyncio.ensure_future(self._source.__anext__())
+        event = await asyncio.shield(self._read)
+        self._read = None
+        return event
+
+    async def aclose(self) -> None:
+        """Give up the read that nobody waits for, and close the stream."""
+        if self._read is not None:
+            self._read.cancel()
+            await asyncio.wait((self._read,))
+            if not self._read.cancelled():
+                self._read.exception()  # seen
+        close: CloseAsync | None = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+# Tasks that nobody waits for must be kept by somebody.
+_background: set[asyncio.Task[None]] = set()
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    _background.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.warning("a drained call could not be booked: %s", error)
 
 
 class _Watch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -84,13 +85,16 @@ class SyncDriver:
             if error is not None:
                 raise error
         except GeneratorExit:
-            if call.lacks_usage:
-                self._drain(source)
+            self._read_on(source)
             raise
-        except BaseException as caught:
+        except Exception as caught:
             error = self._told(caught, is_first=is_first)
             if error is not caught:
                 raise error from caught
+            raise
+        except BaseException as caught:  # the run was stopped
+            error = caught
+            self._read_on(source)
             raise
         finally:
             try:
@@ -98,21 +102,23 @@ class SyncDriver:
             finally:
                 self.settle(error)
 
-    def _told(self, caught: BaseException, *, is_first: bool) -> BaseException:
+    def _told(self, caught: Exception, *, is_first: bool) -> BaseException:
         """A read that timed out is a stalled stream, in whatever way the SDK says so."""
-        is_timeout = (
-            isinstance(caught, Exception)
-            and classify_error(caught).category is ErrorCategory.TIMEOUT
-        )
-        if not is_timeout:
+        if classify_error(caught).category is not ErrorCategory.TIMEOUT:
             return mark(caught)
         return self.call.stalled(self.call.settings.longest_silence, is_first=is_first)
 
-    def _drain(self, source: Iterator[object]) -> None:
-        # Bounded by the read timeout; what is left after the end of an answer is on its way already.
-        with contextlib.suppress(OSError, ValueError):
+    def _read_on(self, source: Iterator[object]) -> None:
+        """Read what is left: the usage, which comes last, or all of it. A read that waits is bounded by its timeout."""
+        settings = self.call.settings
+        if self.call.has_all or not (settings.on_cancel == "drain" or self.call.lacks_usage):
+            return
+        until = time.monotonic() + settings.drain_timeout
+        with contextlib.suppress(Exception):  # what has come is booked, whatever ends it
             for event in source:
                 self.call.feed(event)
+                if time.monotonic() > until:
+                    return
 
     def _hang_up(self, source: object) -> None:
         close: Close | None = getattr(source, "close", None)

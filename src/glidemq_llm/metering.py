@@ -251,7 +251,18 @@ class MeteredCall:
     @property
     def lacks_usage(self) -> bool:
         """Has the answer ended, but not yet said what it has used?"""
-        return self.is_finished and self._usage.result().status != "complete"
+        return self.is_finished and not self.has_all
+
+    @property
+    def has_all(self) -> bool:
+        """Has the answer ended and said what it has used?"""
+        return self.is_finished and self._usage.result().status == "complete"
+
+    def last_words(self) -> list[Piece]:
+        """What the stream is told of a call that is settled only after its job has ended."""
+        if not self.has_begun:
+            return []
+        return [Piece(ChunkType.DONE, FinishReason.CANCELLED, {"call": self.call_id, "raw": ""})]
 
     def settle(self, error: BaseException | None, *, whole: bool = False) -> Settlement:
         """End the call.

@@ -12,6 +12,7 @@ from glidemq_core.throttle import Throttle
 from glidemq_llm.pricing import Pricing
 
 OnTight: TypeAlias = Literal["refuse", "shrink"]
+OnCancel: TypeAlias = Literal["close", "drain"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,10 @@ class MeterSettings:
         on_tight: "refuse": a call that its budget has no room for is refused (or its job parked, as the budget says).
             "shrink": its limit of output tokens is lowered to what is left first, if that is `min_output` or more; the
             start chunk and the usage's details say so.
+        on_cancel: What becomes of the provider's answer when its job is cancelled, or its reader leaves it. "close": the
+            connection is closed at once, and what came is booked, estimated. "drain": the rest is read in the
+            background for up to `drain_timeout` seconds (by a sync client: before its thread ends), so that what is
+            booked is what the provider bills; it may be booked after the job's end.
         call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
         provider: Who answers a wrapped client, where its address does not tell (a proxy; "vllm" or "llama.cpp" for a
             server of your own, whose tokens have no price). None: the owner of the address.
@@ -51,11 +56,13 @@ class MeterSettings:
     slice: int | None = None
     on_tight: OnTight = "refuse"
     min_output: int = 64
+    on_cancel: OnCancel = "close"
+    drain_timeout: float = 30.0
     call_timeout: float = 600.0
     provider: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("first_event_timeout", "idle_timeout", "call_timeout"):
+        for name in ("first_event_timeout", "idle_timeout", "drain_timeout", "call_timeout"):
             if not getattr(self, name) > 0:
                 raise InvalidOption(name, getattr(self, name), "not a time above 0")
         if self.sdk_retries < 0:
@@ -63,8 +70,11 @@ class MeterSettings:
         for name in ("slice", "min_output"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InvalidOption(name, getattr(self, name), "below 1")
-        if self.on_tight not in ("refuse", "shrink"):
-            raise InvalidOption("on_tight", self.on_tight, "not 'refuse' or 'shrink'")
+        for name, words in (("on_tight", ("refuse", "shrink")), ("on_cancel", ("close", "drain"))):
+            if getattr(self, name) not in words:
+                raise InvalidOption(
+                    name, getattr(self, name), f"not {' or '.join(map(repr, words))}"
+                )
         for name, limiter in self.limits.items():
             if not isinstance(cast("object", limiter), Throttle):
                 raise InvalidOption(f"limits[{name!r}]", limiter, "not a Throttle")
@@ -89,6 +99,8 @@ class MeterOptions(TypedDict, total=False):
     slice: int | None
     on_tight: OnTight
     min_output: int
+    on_cancel: OnCancel
+    drain_timeout: float
     call_timeout: float
     provider: str | None
 

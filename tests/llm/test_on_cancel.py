@@ -1,0 +1,166 @@
+"""A cancelled call whose answer is drained is booked as the provider bills it."""
+
+# ruff: noqa: PLR0917 a test's arguments are its fixtures
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import openai
+import pytest
+
+from glidemq_core import Budget, Ledger, Worker
+from glidemq_llm import wrap
+from tests.harness.llm_clients import OpenAIChat
+from tests.harness.provider import Behaviour
+
+TURN = [{"role": "user", "content": "say it"}]
+
+
+@pytest.fixture
+async def ledger(url):
+    async with Ledger(connection=url) as opened:
+        yield opened
+
+
+async def reads(job, word):
+    """Wait until a reader of the job has seen a word."""
+    async for chunk in job.stream():
+        if word in chunk.content:
+            return
+
+
+async def booked(job):
+    """The job once its call is booked."""
+    async with asyncio.timeout(20):
+        while not (found := await job.snapshot()).usage.calls:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_cancelled_stream_is_booked_as_billed(
+    api, client, provider, model, plan, queue, url, ledger
+):
+    plan(Behaviour(tokens=20, input=20, cached=5, faults={10: f"gate:{model}"}))
+    budget = f"b-{uuid.uuid4().hex[:8]}"
+    await ledger.open_budget(budget, Budget(max_total_tokens=100_000))
+    wrapped = wrap(client, on_cancel="drain")
+
+    async def handler(_job):
+        async for _ in await api.stream(wrapped, model):
+            pass
+
+    async with Worker(queue.name, handler, connection=url):
+        job = await queue.add("job", None, budgets=[budget])
+        await reads(job, "t9")
+        await job.cancel()
+        chunks = [
+            chunk async for chunk in job.stream()
+        ]  # to its end, which does not wait for the provider
+        assert not (await job.snapshot()).usage.calls
+        provider.open(model)
+        found = await booked(job)
+        state = await ledger.budget(budget)
+
+    (call,) = provider.calls(model=model)
+    assert found.state == "cancelled"
+    assert call.outcome == "complete"
+    assert dict(found.usage.tokens) == provider.billed(model=model)
+    assert found.usage.calls[0]["status"] == "complete"
+    assert [chunk.type for chunk in chunks][-2:] == ["done", "end"]
+    assert state.total_tokens == sum(provider.billed(model=model).values())
+    assert state.reserved == {}
+    assert (await ledger.audit(budget)).problems == ()
+
+
+async def test_reader_who_leaves_early_is_not_held(provider, model, plan, queue, url):
+    plan(Behaviour(tokens=20, input=20, faults={10: f"gate:{model}"}))
+    api = OpenAIChat()
+    client = api.make(provider)
+    wrapped = wrap(client, on_cancel="drain")
+
+    async def handler(_job):
+        stream = await api.stream(wrapped, model)
+        async for event in stream:
+            if api.text(event).startswith("t4"):
+                break
+        await stream.close()
+        return "left"
+
+    async with Worker(queue.name, handler, connection=url):
+        job = await queue.add("job")
+        assert await job.result(timeout=20) == "left"
+        provider.open(model)
+        found = await booked(job)
+
+    assert dict(found.usage.tokens) == provider.billed(model=model) == {"input": 20, "output": 20}
+    await client.close()
+
+
+async def test_cancelled_whole_answer_is_booked_as_billed(
+    api, client, provider, model, plan, queue, url
+):
+    plan(Behaviour(tokens=20, input=20, faults={0: f"gate:{model}"}))
+    wrapped = wrap(client, on_cancel="drain")
+    seen = len(provider.events("gate"))
+
+    async def handler(_job):
+        await api.whole(wrapped, model)
+
+    async with Worker(queue.name, handler, connection=url):
+        job = await queue.add("job")
+        await asyncio.to_thread(provider.wait, "gate", count=seen + 1)
+        await job.cancel()
+        [chunk async for chunk in job.stream()]
+        provider.open(model)
+        found = await booked(job)
+
+    assert found.state == "cancelled"
+    assert dict(found.usage.tokens) == provider.billed(model=model)
+
+
+async def test_draining_is_bounded(provider, model, plan, queue, url):
+    plan(Behaviour(tokens=20, input=20, faults={10: "hang"}))
+    api = OpenAIChat()
+    client = api.make(provider)
+    wrapped = wrap(client, on_cancel="drain", drain_timeout=0.2)
+    seen = len(provider.events("end"))
+
+    async def handler(_job):
+        async for _ in await api.stream(wrapped, model):
+            pass
+
+    async with Worker(queue.name, handler, connection=url):
+        job = await queue.add("job")
+        await reads(job, "t9")
+        await job.cancel()
+        found = await booked(job)
+
+    await asyncio.to_thread(provider.wait, "end", count=seen + 1)
+    assert provider.calls(model=model)[0].outcome == "caller left"
+    assert found.usage.calls[0]["status"] != "complete"
+    assert found.usage.tokens["output"] >= 10
+    await client.close()
+
+
+async def test_sync_client_reads_on_before_its_thread_ends(provider, model, plan, run):
+    plan(Behaviour(tokens=60, pace=0.01, input=20))
+    client = openai.OpenAI(base_url=provider.openai_url, api_key="k")
+    wrapped = wrap(client, on_cancel="drain")
+
+    def handler(_job):
+        for _ in wrapped.chat.completions.create(model=model, messages=TURN, stream=True):
+            pass
+
+    async def cancel(job):
+        await reads(job, "t3")
+        await job.cancel()
+
+    ended = await run(handler, beside=cancel)
+
+    assert ended.job.state == "cancelled"
+    assert provider.calls(model=model)[0].outcome == "complete"
+    assert ended.tokens == provider.billed(model=model)
+    assert ended.statuses == ["complete"]
+    client.close()
