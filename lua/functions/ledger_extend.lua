@@ -11,6 +11,7 @@ local calls = require('lib.ledger_call')
 local conf = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
+local measure = require('lib.ledger_measure')
 local num = require('lib.num')
 
 --- What is to be added to reach the totals: per name, never less than nothing.
@@ -23,17 +24,12 @@ local function missing(totals, held)
 end
 
 --- Stage the budgets' part; answers a refusal instead if one of them has no room.
-local function extend_budgets(tx, record, tokens, costs)
-  local ids, windows = {}, {}
-  for i, share in ipairs(record.budgets) do
-    ids[i], windows[i] = share.id, share.window
-  end
-  local specs = budget.specs(tx.root, ids)
-  local spends, keys = budget.spends(tx.root, ids, windows)
+local function extend_budgets(tx, record, use)
+  local specs, spends, keys = budget.of_shares(tx.root, record.budgets)
   for i, share in ipairs(record.budgets) do
     local spec, spend = specs[i], spends[i]
     if spec then
-      local more = missing(budget.amounts(spec, spend, tokens, costs), share.held)
+      local more = missing(measure.under(spec, spend, use), share.held)
       local refusal = budget.refusal(spec, spend, more)
       if refusal then
         refusal.budget, refusal.on = share.id, spec.on
@@ -42,7 +38,7 @@ local function extend_budgets(tx, record, tokens, costs)
       budget.add(share.held, more, 1)
       budget.add(spend.held, more, 1)
       spend.version = spend.version + 1
-      ledger.put(tx, keys[i], spend, budget.life(spec, share.window, tx.now))
+      ledger.put(tx, keys[i], spend, budget.life(spec, share.window, tx.now), true)
     end
   end
 end
@@ -61,7 +57,7 @@ local function extend_limiters(tx, record, tokens)
       local more = missing(limiter.amounts(settings, tokens), share.amounts)
       limiter.charge(state, settings, more, 1)
       budget.add(share.amounts, more, 1)
-      ledger.put(tx, keys[i], state, limiter.life(state, settings, tx.now, record.deadline - tx.now))
+      ledger.put(tx, keys[i], state, limiter.life(state, settings, tx.now, record.deadline - tx.now), true)
     end
   end
 end
@@ -77,7 +73,7 @@ local function ledger_extend(keys, args)
     return cmsgpack.pack({ 'over' })
   end
   local tx = ledger.begin(root, now)
-  local refusal = extend_budgets(tx, record, tokens, costs)
+  local refusal = extend_budgets(tx, record, measure.of(tokens, costs))
   if refusal then
     return cmsgpack.pack(refusal)
   end

@@ -1,7 +1,7 @@
 --- ledger_history: the log of a budget, or the alerts of all, newest first.
 -- keys   1  root of the ledger
 -- args   1  map {id: str ("": the alerts), before: str (an entry id, "": the newest), limit: int}
--- reply  [entry id, [field, value…]]… as a stream has them; `sums` is packed [name, gained, became…]
+-- reply  [entry id, [field, value…]]… as a stream has them; a budget's log has one field `line`, see lib/ledger_log.lua
 -- error  ARG
 -- cost   O(limit); at most 1,000
 local arg = require('lib.arg')

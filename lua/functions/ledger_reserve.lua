@@ -14,7 +14,7 @@ local arg = require('lib.arg')
 local ask = require('lib.ledger_ask')
 local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
-local ledger = require('lib.ledger')
+local look = require('lib.ledger_look')
 local num = require('lib.num')
 local wake = require('lib.ledger_wake')
 
@@ -32,36 +32,32 @@ local function over(specs, ids, now)
   return found
 end
 
---- The slot this caller was promised, if it is still to come, and whether one was and has come.
-local function promised(root, now, call)
-  if #call.limiters == 0 then
-    return nil, false
+--- Whether the caller was promised a slot that has come; if it is still to come, the answer that says when.
+local function promised(call, now)
+  local promise = #call.limiters > 0 and call.promise
+  if promise and promise[3] - now > MIN_PROMISE_MS then
+    return false, { promise[1], promise[2], promise[3] - now }
   end
-  local ticket = ledger.read({ ledger.key(root, 'ticket', call.ticket) })[1]
-  if ticket and ticket[3] - now > MIN_PROMISE_MS then
-    return { ticket[1], ticket[2], ticket[3] - now }, false
-  end
-  return nil, ticket ~= nil
+  return promise and true or false
 end
 
 local function decide(root, now, call)
-  local record = ledger.read({ calls.key(root, call.call) })[1]
-  if record then
-    return { record.state == 'open' and 'ok' or 'settled' }
+  look.up(root, call)
+  if call.record then
+    return { call.record.state == 'open' and 'ok' or 'settled' }
   end
-  local specs, missing = budget.specs(root, call.budgets)
-  if missing then
-    return { 'missing', missing }
+  if call.missing then
+    return { 'missing', call.missing }
   end
-  local renew = over(specs, call.budgets, now)
+  local renew = over(call.specs, call.budgets, now)
   if #renew > 0 then
     return { 'renew', now, renew }
   end
-  local shares, refusal = admit.ask_budgets(root, now, call, specs)
+  local shares, refusal = admit.ask_budgets(root, now, call)
   if refusal then
     return refusal
   end
-  local early, is_due = promised(root, now, call)
+  local is_due, early = promised(call, now)
   if early then
     return early
   end

@@ -13,19 +13,20 @@ local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
 local ledger = require('lib.ledger')
 local log = require('lib.ledger_log')
+local measure = require('lib.ledger_measure')
 local num = require('lib.num')
 local wake = require('lib.ledger_wake')
 
 local MAX_BUDGETS = 16
 
 local function read_use(map)
-  local unused = map.unused and true or false
+  local unused, tokens = map.unused and true or false, ledger.amounts(map, 'tokens', ledger.MAX_AMOUNT)
   return {
     kind = unused and 'release' or 'settle',
     state = 'settled',
     unused = unused,
-    tokens = ledger.amounts(map, 'tokens', ledger.MAX_AMOUNT),
-    costs = ledger.amounts(map, 'costs', num.MAX / 2),
+    tokens = tokens,
+    measured = measure.of(tokens, ledger.amounts(map, 'costs', num.MAX / 2)),
     note = arg.maybe_text(map, 'note'),
     said = {
       outcome = arg.maybe_text(map, 'outcome') or 'none',

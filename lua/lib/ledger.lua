@@ -10,11 +10,10 @@
 --   calls, deadlines  open reservations by name and by deadline; windows: budgets by the end of their window
 --   parked            budgets with waiters by when they were looked at; outbox: unparks to be relayed
 local arg = require('lib.arg')
+local memory = require('lib.ledger_memory')
 local reply = require('lib.reply')
 
 local ledger = {}
-
-local MAX_PARSED = 1000
 
 ledger.DAY_MS = 86400000
 ledger.MAX_AMOUNT = 1e9 -- tokens of one call and category; with weights and sums it stays exact
@@ -30,38 +29,27 @@ function ledger.read(keys)
   local found = {}
   if #keys > 0 then
     for i, text in ipairs(redis.call('MGET', unpack(keys))) do
-      found[i] = text and cmsgpack.unpack(text) or nil
+      found[i] = text and memory.take(keys[i], text) or nil
     end
-  end
-  return found
-end
-
-local parsed, parsed_size = {}, 0
-
---- `parse(text)`, remembered: the texts are few and the calls many. The answer is shared: nobody may change it.
-function ledger.parsed(text, parse)
-  local found = parsed[text]
-  if not found then
-    parsed_size = parsed_size + 1
-    if parsed_size > MAX_PARSED then
-      parsed, parsed_size = {}, 1
-    end
-    found = parse(text)
-    parsed[text] = found
   end
   return found
 end
 
 --- What a call will write.
 function ledger.begin(root, now)
-  return { root = root, now = now, writes = {}, lives = {} }
+  return { root = root, now = now, writes = {}, lives = {}, hot = {} }
 end
 
---- Stage a record; with `life_ms` it lives that long from now.
-function ledger.put(tx, key, record, life_ms)
-  local writes = tx.writes
+--- Stage a record; with `life_ms` it lives that long from now. `is_hot`: call after call changes it; once it is written
+-- nobody may change it who has not read it again, or puts it again.
+function ledger.put(tx, key, record, life_ms, is_hot)
+  local writes, text = tx.writes, cmsgpack.pack(record)
   writes[#writes + 1] = key
-  writes[#writes + 1] = cmsgpack.pack(record)
+  writes[#writes + 1] = text
+  if is_hot then
+    memory.forget(key)
+    tx.hot[#writes] = record
+  end
   if life_ms then
     tx.lives[#tx.lives + 1] = { key, life_ms }
   end
@@ -69,8 +57,12 @@ end
 
 --- Write all that was staged: all of it or nothing.
 function ledger.commit(tx)
-  if #tx.writes > 0 then
-    redis.call('MSET', unpack(tx.writes))
+  local writes = tx.writes
+  if #writes > 0 then
+    redis.call('MSET', unpack(writes))
+  end
+  for at, record in pairs(tx.hot) do
+    memory.keep(writes[at - 1], writes[at], record)
   end
   for _, life in ipairs(tx.lives) do
     redis.call('PEXPIRE', life[1], math.ceil(life[2]))
@@ -82,9 +74,12 @@ function ledger.amounts(map, field, most)
   local amounts, count = arg.amounts(map, field), 0
   for name, amount in pairs(amounts) do
     count = count + 1
-    if amount > most or #name > 64 or count > ledger.MAX_NAMES then
-      reply.fail('ARG', field .. ' holds too many or too large amounts')
+    if amount > most or #name > 64 then
+      reply.fail('ARG', field .. ' holds too large amounts or names')
     end
+  end
+  if count > ledger.MAX_NAMES then
+    reply.fail('ARG', field .. ' holds too many amounts')
   end
   return amounts
 end

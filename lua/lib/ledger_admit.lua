@@ -4,6 +4,7 @@ local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
+local measure = require('lib.ledger_measure')
 local waiters = require('lib.ledger_waiters')
 
 local admit = {}
@@ -11,14 +12,14 @@ local admit = {}
 local TICKET_MS = 60000
 
 --- Ask all budgets; answers their shares, or the verdict of the first that refuses.
-function admit.ask_budgets(root, now, call, specs)
-  local windows, shares = {}, {}
+function admit.ask_budgets(root, now, call)
+  local windows, shares, specs = {}, {}, call.specs
   for i in ipairs(call.budgets) do
     windows[i] = specs[i].start
   end
   local spends, keys = budget.spends(root, call.budgets, windows)
   for i, id in ipairs(call.budgets) do
-    local amounts = budget.amounts(specs[i], spends[i], call.tokens, call.costs)
+    local amounts = measure.under(specs[i], spends[i], call.use)
     local refusal = budget.refusal(specs[i], spends[i], amounts)
     if refusal then
       refusal.budget, refusal.on = id, specs[i].on
@@ -36,7 +37,7 @@ end
 function admit.turn_away(root, now, call, stopped)
   local line, kind, at = call.limiters[stopped[3]], stopped[1], stopped[2]
   local tx, name = ledger.begin(root, now), line.name
-  ledger.put(tx, line.key, line.state, limiter.life(line.state, line.conf, now, call.ttl_ms))
+  ledger.put(tx, line.key, line.state, limiter.life(line.state, line.conf, now, call.ttl_ms), true)
   ledger.put(tx, ledger.key(root, 'ticket', call.ticket), { kind, name, at }, at - now + TICKET_MS)
   ledger.commit(tx)
   return { kind, name, at - now }
@@ -53,7 +54,7 @@ function admit.let_in(root, now, call, shares, had_ticket)
     record.budgets[i] = { id = share.id, window = share.spec.start, held = share.amounts }
     budget.add(share.spend.held, share.amounts, 1)
     share.spend.version = share.spend.version + 1
-    ledger.put(tx, share.key, share.spend, budget.life(share.spec, share.spec.start, now))
+    ledger.put(tx, share.key, share.spend, budget.life(share.spec, share.spec.start, now), true)
   end
   for i, line in ipairs(call.limiters) do
     local conf, state = line.conf, line.state
@@ -67,7 +68,7 @@ function admit.let_in(root, now, call, shares, had_ticket)
       redis.call('ZADD', slots, record.deadline, call.call)
       redis.call('PEXPIRE', slots, ledger.DAY_MS)
     end
-    ledger.put(tx, line.key, state, limiter.life(state, conf, now, call.ttl_ms))
+    ledger.put(tx, line.key, state, limiter.life(state, conf, now, call.ttl_ms), true)
   end
   ledger.put(tx, calls.key(root, call.call), record)
   ledger.commit(tx)

@@ -4,6 +4,7 @@ local breaker = require('lib.breaker')
 local conf = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
 local limiter = require('lib.ledger_limiter')
+local measure = require('lib.ledger_measure')
 local num = require('lib.num')
 local reply = require('lib.reply')
 
@@ -49,8 +50,7 @@ function ask.read(map)
     call = arg.text(map, 'call'),
     budgets = ledger.names(map, 'budgets', MAX_BUDGETS),
     limiters = check_limiters(arg.list(map, 'limiters', MAX_LIMITERS), tokens),
-    tokens = tokens,
-    costs = ledger.amounts(map, 'costs', num.MAX / 2),
+    use = measure.of(tokens, ledger.amounts(map, 'costs', num.MAX / 2)),
     ttl_ms = arg.int(map, 'ttl_ms', 1, ledger.DAY_MS),
     sent = map.sent and true or false,
     ticket = arg.maybe_text(map, 'ticket') or map.call,
@@ -80,17 +80,10 @@ local function stop(root, now, line, is_due)
   end
 end
 
---- Ask all limiters of a call: gives each its key and state. Answers what stops the caller for longest: {kind, at,
--- its place in the list}, or nil.
+--- Ask all limiters of a call. Answers what stops the caller for longest: {kind, at, its place in the list}, or nil.
 function ask.limiters(root, now, call, is_due)
-  local keys, stopped = {}, nil
+  local stopped
   for i, line in ipairs(call.limiters) do
-    keys[i] = ledger.key(root, 'limiter', line.name)
-  end
-  local states = ledger.read(keys)
-  for i, line in ipairs(call.limiters) do
-    line.key, line.state = keys[i], states[i] or limiter.new()
-    line.state.conf = line.text
     limiter.advance(line.state, line.conf, now)
     local kind, at = stop(root, now, line, is_due)
     if kind and not (stopped and stopped[2] >= at) then

@@ -2,12 +2,12 @@
 -- money in nano-units for `cost.NAME`. A spend is {used, held, loose, alerts, generation, version}: `used` is what was
 -- settled and what is unverified, `loose` the unverified part of it, `held` the sum of open reservations.
 local ledger = require('lib.ledger')
+local memory = require('lib.ledger_memory')
 local num = require('lib.num')
 
 local budget = {}
 
 local PAST_MS = 400 * 86400000 -- how long the sums of a window stay once it is over
-local MAX_NAMES = 128 -- per spend; what comes later is counted as "tokens.other" and "cost.other"
 
 function budget.spend_key(root, id, window)
   return ledger.key(root, 'spend', id .. ':' .. num.text(window))
@@ -17,17 +17,37 @@ function budget.new_spend()
   return { used = {}, held = {}, loose = {}, alerts = {}, generation = 0, version = 0 }
 end
 
---- Budgets by id, without their sums and not to be changed; `id` of the first that is missing.
+--- A budget of its text, or nil: without its sums, and not to be changed.
+function budget.parsed(text)
+  return text and memory.parsed(text, cmsgpack.unpack) or nil
+end
+
+--- Budgets by id, as `parsed` gives them.
 function budget.specs(root, ids)
-  local keys, specs, missing = {}, {}, nil
+  local keys, specs = {}, {}
   for i, id in ipairs(ids) do
     keys[i] = ledger.key(root, 'budget', id)
   end
   for i, text in ipairs(#keys > 0 and redis.call('MGET', unpack(keys)) or {}) do
-    specs[i] = text and ledger.parsed(text, cmsgpack.unpack) or nil
-    missing = missing or not text and ids[i] or nil
+    specs[i] = budget.parsed(text)
   end
-  return specs, missing
+  return specs
+end
+
+--- Specs and spends of shares [{id, window}...], by one read; the keys of the spends. A spec that is gone is nil.
+function budget.of_shares(root, shares)
+  local keys, specs, spends, spend_keys = {}, {}, {}, {}
+  for i, share in ipairs(shares) do
+    local spend_key = budget.spend_key(root, share.id, share.window)
+    keys[2 * i - 1], keys[2 * i], spend_keys[i] = ledger.key(root, 'budget', share.id), spend_key, spend_key
+  end
+  local texts = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
+  for i, key in ipairs(spend_keys) do
+    local spec, spend = texts[2 * i - 1], texts[2 * i]
+    specs[i] = budget.parsed(spec)
+    spends[i] = spend and memory.take(key, spend) or budget.new_spend()
+  end
+  return specs, spends, spend_keys
 end
 
 --- Spends of (id, window) pairs.
@@ -56,39 +76,6 @@ function budget.is_over(spec, now)
   return spec.stop > 0 and now >= spec.stop
 end
 
-local function named(spec, spend, kind, name)
-  local full, count = kind .. name, 0
-  if spec.caps[full] or spend.used[full] then
-    return full
-  end
-  for _ in pairs(spend.used) do
-    count = count + 1
-  end
-  if count >= MAX_NAMES then
-    full = kind .. 'other'
-  end
-  spend.used[full] = spend.used[full] or 0
-  return full
-end
-
---- What a use comes to, per name of this budget.
-function budget.amounts(spec, spend, tokens, costs)
-  local amounts, total = {}, 0
-  local function add(kind, name, amount)
-    name = named(spec, spend, kind, name)
-    amounts[name] = (amounts[name] or 0) + amount
-  end
-  for category, count in pairs(tokens) do
-    add('tokens.', category, count)
-    total = total + count * (spec.weights[category] or 1000)
-  end
-  for name, nano in pairs(costs) do
-    add('cost.', name, nano)
-  end
-  amounts.total_tokens = total
-  return amounts
-end
-
 --- The cap that leaves less than is asked, with the figures, or nil. The first by name, to be the same every time.
 function budget.refusal(spec, spend, amounts)
   local found
@@ -101,12 +88,12 @@ function budget.refusal(spec, spend, amounts)
   return found
 end
 
---- Add `sign` times the amounts to one of the sums.
+--- Add `sign` times the amounts to sums, and answer them.
 function budget.add(sums, amounts, sign)
   for name, amount in pairs(amounts) do
-    local sum = (sums[name] or 0) + sign * amount
-    sums[name] = sum
+    sums[name] = (sums[name] or 0) + sign * amount
   end
+  return sums
 end
 
 return budget

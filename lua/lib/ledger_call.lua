@@ -3,6 +3,7 @@
 -- nothing was spent) or unverified (it was: all of it counts, until a settle says better).
 local feedback = require('lib.ledger_feedback')
 local ledger = require('lib.ledger')
+local measure = require('lib.ledger_measure')
 local shares = require('lib.ledger_shares')
 
 local call = {}
@@ -22,7 +23,7 @@ function call.leave(root, id, record)
   redis.call('ZREM', ledger.key(root, 'deadlines'), id)
 end
 
---- End a call: `use` is {kind, tokens, costs, unused?, unknown?, said, note}. Writes; answers the budgets freed.
+--- End a call: `use` is {kind, state, tokens, measured, unused?, unknown?, said, note}. Writes; answers what was freed.
 function call.finish(root, now, id, record, use)
   local tx = ledger.begin(root, now)
   local freed = shares.settle(tx, id, record, use)
@@ -47,7 +48,7 @@ function call.lapse(root, now, id)
   end
   local state = record.sent and 'unverified' or 'lapsed'
   local use = { kind = state, state = state, unused = not record.sent, unknown = record.sent, said = SILENCE,
-    tokens = {}, costs = {} }
+    tokens = {}, measured = measure.of({}, {}) }
   return call.finish(root, now, id, record, use)
 end
 

@@ -2,6 +2,7 @@
 -- weights?}], concurrency?, adaptive?, breaker? = [calls, percent, ms]}. A text is read and checked once.
 local arg = require('lib.arg')
 local ledger = require('lib.ledger')
+local memory = require('lib.ledger_memory')
 local num = require('lib.num')
 local reply = require('lib.reply')
 
@@ -44,7 +45,7 @@ end
 
 --- The configuration of a text; not to be changed.
 function conf.of(text)
-  return ledger.parsed(text, parse)
+  return memory.parsed(text, parse)
 end
 
 return conf

@@ -95,7 +95,7 @@ function feedback.settle(tx, call, record, use)
         correct(state, conf, record, share.amounts, use, tx.now)
       end
       hear(state, conf, call, record, use.said, tx.now)
-      ledger.put(tx, keys[i], state, limiter.life(state, conf, tx.now, 0))
+      ledger.put(tx, keys[i], state, limiter.life(state, conf, tx.now, 0), true)
     end
   end
 end

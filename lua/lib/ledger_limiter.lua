@@ -51,10 +51,10 @@ end
 function limiter.advance(state, conf, now)
   for _, axis in ipairs(conf.axes) do
     local found = state.axes[axis.axis] or { 0, now }
-    local limit = limiter.effective(state, axis.limit)
+    found[1] = gcra.leak(found[1], now - found[2], limiter.effective(state, axis.limit))
     -- A clock that went back far must not hold callers for as long.
-    local at = found[2] - now > axis.period_ms and now or math.max(found[2], now)
-    state.axes[axis.axis] = { gcra.leak(found[1], now - found[2], limit), at }
+    found[2] = found[2] - now > axis.period_ms and now or math.max(found[2], now)
+    state.axes[axis.axis] = found
   end
 end
 

@@ -8,22 +8,24 @@ local LEVELS = { 50, 80, 100 }
 local MAX_ENTRIES = 10000
 local MAX_EVENTS = 5000
 
---- One line of a budget's log: `sums` is packed: name, what it gained (may be
--- negative), what it has become, and so on.
+--- One line of a budget's log, packed: [kind, call, window, note, then for each sum its name, what it gained (may be
+-- negative), what it has become].
 function log.entry(root, id, window, kind, call, deltas, spend, note)
-  local sums = {}
+  local line, last = { kind, call, window, note or '' }, 4
   for name, delta in pairs(deltas) do
-    local last = #sums
-    sums[last + 1], sums[last + 2], sums[last + 3] = name, delta, spend.used[name] or 0
+    line[last + 1], line[last + 2], line[last + 3] = name, delta, spend.used[name] or 0
+    last = last + 3
   end
-  redis.call('XADD', ledger.key(root, 'entries', id), 'MAXLEN', '~', MAX_ENTRIES, '*', 'kind', kind, 'call', call,
-    'window', num.text(window), 'note', note or '', 'sums', cmsgpack.pack(sums))
+  redis.call('XADD', ledger.key(root, 'entries', id), 'MAXLEN', '~', MAX_ENTRIES, '*', 'line', cmsgpack.pack(line))
 end
 
 local function level_of(used, cap)
+  if used == 0 or used * 100 < cap * LEVELS[1] then
+    return 0
+  end
   local level = 0
   for _, percent in ipairs(LEVELS) do
-    if used * 100 >= cap * percent and used > 0 then
+    if used * 100 >= cap * percent then
       level = percent
     end
   end

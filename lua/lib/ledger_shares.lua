@@ -3,6 +3,7 @@
 local budget = require('lib.ledger_budget')
 local ledger = require('lib.ledger')
 local log = require('lib.ledger_log')
+local measure = require('lib.ledger_measure')
 
 local shares = {}
 
@@ -20,15 +21,15 @@ end
 
 --- Change one budget's sums by the end of a call. `use` as in `call.finish`.
 local function book(record, share, spec, spend, use)
-  local deltas, freed = {}, NOTHING
+  local deltas, freed = NOTHING, NOTHING
   if use.kind == 'unverified' then
-    budget.add(deltas, share.held, 1)
+    deltas = share.held
     budget.add(spend.loose, share.held, 1)
   elseif not use.unused then
-    budget.add(deltas, budget.amounts(spec, spend, use.tokens, use.costs), 1)
+    deltas = measure.under(spec, spend, use.measured)
   end
   if record.state == 'unverified' then
-    budget.add(deltas, share.held, -1)
+    deltas = budget.add(budget.add({}, deltas, 1), share.held, -1)
     budget.add(spend.loose, share.held, -1)
   elseif record.state == 'open' then
     budget.add(spend.held, share.held, -1)
@@ -49,18 +50,13 @@ local function settle_share(tx, id, record, share, spec, spend, key, use)
   if is_current then
     log.alert(tx.root, share.id, spec, spend)
   end
-  ledger.put(tx, key, spend, budget.life(spec, share.window, tx.now))
+  ledger.put(tx, key, spend, budget.life(spec, share.window, tx.now), true)
   return freed and is_current
 end
 
 --- Stage the end of a call in its budgets. Answers those that have room for waiters: [{id, spec, spend}...].
 function shares.settle(tx, id, record, use)
-  local ids, windows, freed = {}, {}, {}
-  for i, share in ipairs(record.budgets) do
-    ids[i], windows[i] = share.id, share.window
-  end
-  local specs = budget.specs(tx.root, ids)
-  local spends, spend_keys = budget.spends(tx.root, ids, windows)
+  local freed, specs, spends, spend_keys = {}, budget.of_shares(tx.root, record.budgets)
   for i, share in ipairs(record.budgets) do
     if specs[i] and settle_share(tx, id, record, share, specs[i], spends[i], spend_keys[i], use) then
       freed[#freed + 1] = { share.id, specs[i], spends[i] }

@@ -95,7 +95,7 @@ function wake.one(root, now, id, spec, spend)
   end
   spend.generation = spend.generation + 1
   local tx = ledger.begin(root, now)
-  ledger.put(tx, budget.spend_key(root, id, spec.start), spend, budget.life(spec, spec.start, now))
+  ledger.put(tx, budget.spend_key(root, id, spec.start), spend, budget.life(spec, spec.start, now), true)
   ledger.commit(tx)
   local sent = send(root, now, id, spend.generation, chosen)
   waiters.limit(root, id, budget.life(spec, spec.start, now))

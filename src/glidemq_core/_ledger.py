@@ -267,13 +267,16 @@ class LedgerClient:
             "started_ms": started_ms,
             "tokens": dict(tokens or {}),
             "costs": dict(costs or {}),
+            "outcome": outcome,
+        }
+        optional: dict[str, object] = {
             "unused": unused,
             "budgets": list(budgets),
-            "outcome": outcome,
             "retry_after_ms": to_ms(retry_after),
             "remaining": dict(remaining or {}),
             "note": note,
         }
+        args |= {name: value for name, value in optional.items() if value}
         reply = await self._call("ledger_settle", args)
         for _ in range(_MAX_RENEWALS):
             if reply[0] != "renew":
@@ -382,14 +385,15 @@ def _over_budget(facts: Mapping[str, Any], generation: int) -> OverBudget:
 
 
 def _log_entry(id: str, fields: Mapping[str, bytes]) -> LogEntry:
-    flat = iter(cast("list[Any]", _unpack(fields["sums"])))
+    kind, call, window, note, *sums = cast("list[Any]", _unpack(fields["line"]))
+    rest = iter(sums)
     return LogEntry(
         id=id,
-        kind=fields["kind"].decode(),
-        call=fields["call"].decode(),
-        window=int(fields["window"]),
-        note=fields["note"].decode(),
-        sums={name: (gained, became) for name, gained, became in zip(*[flat] * 3, strict=True)},
+        kind=kind,
+        call=call,
+        window=window,
+        note=note,
+        sums={name: (gained, became) for name, gained, became in zip(*[rest] * 3, strict=True)},
     )
 
 

@@ -107,8 +107,7 @@ def bundle(kind: Kind = "release", directory: Path | None = None) -> Library:
     texts = {f"{path.parent.name}/{path.name}": path.read_text("utf-8") for path in files}
     digest = hashlib.sha256("\0".join([kind, *texts, *texts.values()]).encode()).hexdigest()[:16]
     writer = _Writer(f"glidemq_{protocol}")
-    writer.add(_TEST_SHIM if kind == "test" else "local enter = function() end")
-    writer.add(_REQUIRE)
+    writer.add(_prelude(kind))
     writer.add(
         f"loaders['lib.build'] = function() return {{ protocol = {protocol}, revision = {revision}, "
         f"hash = '{digest}', kind = '{kind}' }} end"
@@ -160,6 +159,32 @@ class _Writer:
         return "\n".join(self._parts) + "\n"
 
 
+_GLOBALS: Final = (
+    "cjson cmsgpack error ipairs math next pairs pcall redis string table tonumber type unpack"
+).split()
+
+
+def _prelude(kind: Kind) -> str:
+    """What all modules see: `require`, and the globals they use as locals.
+
+    A function of a library finds a global through a metatable, at several times the cost of a local. While the library
+    loads most of them do not exist yet: the first call of a function fetches them.
+    """
+    names = ", ".join(name for name in _GLOBALS if name != "redis" or kind == "release")
+    return f"""\
+local register_function = redis.register_function
+{_TEST_SHIM if kind == "test" else "local function begin() end"}
+local function globals() return {names} end
+local {names}
+local function enter(args)
+  if not pairs then
+    {names} = globals()
+  end
+  begin(args)
+end
+{_REQUIRE}"""
+
+
 _REQUIRE: Final = """\
 local loaders, loaded = {}, {}
 local function require(name)
@@ -171,7 +196,7 @@ end
 local function register(name, module, about)
   local entry = require(module)
   local run = entry.run
-  redis.register_function{
+  register_function{
     function_name = name, flags = entry.flags, description = about,
     callback = function(keys, args)
       enter(args)
@@ -194,7 +219,7 @@ local function real_call(...) return redis.call(...) end
 local function real_error(text) return redis.error_reply(text) end
 local WRITES = {@writes@}
 local redis = {
-  register_function = redis.register_function, error_reply = real_error,
+  error_reply = real_error,
   call = function(command, ...)
     if WRITES[command] then
       if fail_after and writes >= fail_after then
@@ -210,7 +235,7 @@ local redis = {
     return reply
   end,
 }
-local function enter(args)
+local function begin(args)
   local map = args[1] and cmsgpack.unpack(args[1])
   map = type(map) == 'table' and map or {}
   writes, fail_after, clock_ms = 0, map.fail_after, map.clock_ms or 0

@@ -101,11 +101,15 @@ class LedgerEngine(Engine):
         found: list[dict[str, Any]] = []
         for _, flat in reversed(rows):
             fields = dict(zip((key.decode() for key in flat[::2]), flat[1::2], strict=True))
-            rest = iter(_unpack(fields.pop("sums", b"\x90")))
-            sums = {
-                name: [gained, became] for name, gained, became in zip(*[rest] * 3, strict=True)
-            }
-            found.append({key: value.decode() for key, value in fields.items()} | sums)
+            if id == "":
+                found.append({key: value.decode() for key, value in fields.items()})
+                continue
+            kind, call, window, note, *sums = _unpack(fields["line"])
+            rest = iter(sums)
+            found.append(
+                {"kind": kind, "call": call, "window": window, "note": note}
+                | {name: [gained, became] for name, gained, became in zip(*[rest] * 3, strict=True)}
+            )
         return found
 
     def kinds(self, id: str = "b") -> list[str]:

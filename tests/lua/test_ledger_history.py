@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.lua.engine import Refused
@@ -13,7 +14,7 @@ def test_pages_lead_back_to_the_first_entry(ledger: LedgerEngine):
 
     seen, before = [], ""
     while page := ledger.call("ledger_history", id="b", before=before, limit=2):
-        seen += [fields[3].decode() for _, fields in page]
+        seen += [msgspec.msgpack.decode(fields[1])[1] for _, fields in page]
         before = page[-1][0].decode()
 
     assert seen == ["x/1/4", "x/1/3", "x/1/2", "x/1/1", "x/1/0", ""]
@@ -29,7 +30,7 @@ def test_entry_says_what_a_sum_gained_and_became(ledger: LedgerEngine):
     assert last == {
         "kind": "unreserved",
         "call": "x/1/2",
-        "window": "0",
+        "window": 0,
         "note": "",
         "total_tokens": [6000, 11000],
         "tokens.input": [6, 11],

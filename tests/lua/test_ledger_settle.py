@@ -161,7 +161,7 @@ def test_reservation_settles_into_the_window_it_was_made_in(ledger: LedgerEngine
 
     assert (ledger.used(), ledger.held()) == (0, 0), "the new window owes nothing to the old one"
     last = ledger.history()[-1]
-    assert (last["window"], last["total_tokens"]) == (str(now - 1000), [25_000, 25_000])
+    assert (last["window"], last["total_tokens"]) == (now - 1000, [25_000, 25_000])
     assert ledger.ttl(f"spend:b:{now - 1000}") > 0, "the sums of an ended window go some day"
 
 
