@@ -54,13 +54,13 @@ async def ask(port: int, model: str, *, limit: int = 1000, key: str = "") -> dic
     return {"input": usage["prompt_tokens"], "output": usage["completion_tokens"]}
 
 
-def spender(port: int, *, estimate: int = 5, then: Any = None) -> Any:
-    """A handler that makes one paid call; `then(job)` is awaited between the answer and its booking."""
+def spender(port: int, *, estimate: int = 5, then: Any = None, key: str = "") -> Any:
+    """A handler that makes one paid call; `then(job)` is awaited between the answer and its booking. `key`: see `ask`."""
 
     async def spend(job: Any) -> int:
         expected = {"input": INPUT, "output": estimate}
         async with job.llm_call("m", tokens=expected, costs=price(expected), timeout=5) as call:
-            used = await ask(port, call.id)
+            used = await ask(port, call.id, key=key)
             if then is not None:
                 await then(job)
             call.tokens, call.costs = used, price(used)

@@ -179,7 +179,10 @@ def thread_handler(journal: Journal) -> Any:
 
 
 def paying(journal: Journal, port: int) -> dict[str, Any]:
-    """Handlers that make one paid call: `spend`; `spend_gated`, which waits for {gate} when it has the answer."""
+    """Handlers that make one paid call: `spend`; `spend_gated`, which waits for {gate} when it has the answer.
+
+    `step` makes it in a step, and waits for {gate} {where}: "inside" of the step, or "after" it.
+    """
     from tests.harness.money import spender
 
     async def hold(job: Any) -> None:
@@ -193,11 +196,26 @@ def paying(journal: Journal, port: int) -> dict[str, Any]:
             await hold(job)
         return job.run
 
+    async def step(job: Any, _: Journal) -> object:
+        async def draft() -> int:
+            spent = await spender(port, key=f"{job.id}/draft")(job)
+            if job.data["where"] == "inside":
+                await hold(job)
+            return spent
+
+        spent = await job.step("draft", draft, paid=True)
+        if job.data["where"] == "after":
+            await hold(job)
+        return spent
+
     def plain(handler: Any) -> Any:
         return noted(journal, lambda job, _: handler(job))
 
     spends = {"spend": plain(spender(port)), "spend_gated": plain(spender(port, then=hold))}
-    return spends | {"reserve_gated": noted(journal, reserved)}
+    return spends | {
+        "reserve_gated": noted(journal, reserved),
+        "step": noted(journal, step),
+    }
 
 
 async def work(settings: dict[str, Any]) -> None:

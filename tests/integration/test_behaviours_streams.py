@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from glidemq_core import JobCancelled, JobFailed, JobNotFound, NewJob, StreamGap, kept_text
-from tests.harness.processes import eventually
+from tests.harness.processes import Process, eventually
 
 
 async def read(stream):
@@ -122,6 +122,54 @@ async def test_next_attempt_resets_what_the_failed_one_wrote(queue, work):
         assert await job.result(timeout=5) == kept_text(chunks) == "right"
     assert [chunk.type for chunk in chunks] == ["content", "reset", "content", "end"]
     assert [chunk.epoch for chunk in chunks if chunk.type == "content"] == [1, 2]
+
+
+FROZEN = """
+import asyncio, sys
+from glidemq_core import LeaseLost, Worker
+url, queue = sys.argv[1:]
+async def handler(job):
+    await job.stream_chunk("content", "old ")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        try:
+            await job.stream_chunk("content", "late ")
+        except LeaseLost:
+            print("refused", flush=True)
+        raise
+async def main():
+    async with Worker(queue, handler, connection=url, lock_duration=0.4):
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+async def test_run_that_was_frozen_and_replaced_writes_no_more_chunks(queue, work, any_url):
+    frozen_on = asyncio.Event()
+
+    async def handler(job):
+        await job.stream_chunk("content", "new ")
+        await frozen_on.wait()
+        return "new "
+
+    job = await queue.add("n")
+    with Process(FROZEN, any_url, queue.name) as first:
+        await eventually(lambda: queue.read_stream(job.id), 20)
+        first.freeze()
+        async with work(handler, lock_duration=5):
+            reader = asyncio.create_task(read(job.stream()))
+            await eventually(lambda: _run(job, 2))
+            first.thaw()
+            await first.line("refused")
+            frozen_on.set()
+            chunks = await asyncio.wait_for(reader, 10)
+    assert "late " not in [chunk.content for chunk in chunks]
+    assert kept_text(chunks) == await job.result(timeout=5) == "new "
+
+
+async def _run(job, number):
+    return (await job.snapshot()).run == number
 
 
 async def test_fields_and_types_of_chunks_arrive_as_they_were_written(queue, work):

@@ -1,6 +1,7 @@
 """Flows: parents after their children, what a child's end means, graphs, children added by running jobs."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -226,6 +227,31 @@ async def test_usage_of_a_removed_child_stays_in_the_flow(queue, other, flows, a
         await other.remove(child)
         assert await queue.result(flow.id, timeout=10) == {"leaf": "removed"}
     assert (await queue.flow_usage(flow.id)).tokens == {"input": 7}
+
+
+@pytest.mark.parametrize("policy", ["fail", "collect"])
+async def test_child_whose_wait_ran_out_without_a_worker_fails_and_its_parent_is_told(
+    queue, other, flows, any_url, work, *, policy
+):
+    async def waits(job):
+        await job.wait_for_signal("never", timeout=0.3)
+
+    children = [FlowJob(name="leaf", queue=other.name)]
+    flow = await flows.add(
+        FlowJob(name="parent", queue=queue.name, on_child_failure=policy, children=children)
+    )
+    child = flow.children["leaf"].id
+    async with Worker(other.name, waits, connection=any_url):
+        parked = await until_state(other, child, "suspended")
+    await eventually(lambda: datetime.now(UTC) > parked.due_at)
+
+    async with work(HANDLERS), Worker(other.name, waits, connection=any_url):
+        if policy == "collect":
+            assert await queue.result(flow.id, timeout=10) == {"leaf": "failed"}
+        else:
+            with pytest.raises(JobFailed, match="child_failed"):
+                await queue.result(flow.id, timeout=10)
+    assert (await other.get(child)).error.error_class == "glidemq_core.errors.SignalTimeout"
 
 
 async def test_child_that_stalled_out_fails_its_parent(queue, other, flows, any_url, work):
