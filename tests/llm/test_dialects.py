@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 
+import anthropic
 import openai
 import pytest
 
@@ -125,6 +126,36 @@ async def test_only_a_hosted_model_has_a_price(dialect, client, run):
 
     assert ended.tokens["output"] == 10
     assert ("total" in ended.job.usage.costs) is (dialect == "groq")
+
+
+@pytest.mark.parametrize("dialect", ["azure"])
+async def test_azure_is_told_by_its_client_whatever_its_address(dialect, client, model, plan, run):
+    plan(BILLED)
+
+    ended = await run(asking(client, None, model, stream=True))
+
+    assert ended.job.usage.calls[0]["provider"] == "azure"
+
+
+async def test_claude_on_vertex_is_metered_as_at_its_maker(provider, model, plan, run):
+    plan(BILLED)
+    client = anthropic.AsyncAnthropicVertex(
+        project_id="p", region="r", access_token="t", base_url=provider.base_url("vertex")
+    )
+    async with client:
+        wrapped = wrap(client)
+
+        async def handler(_job):
+            messages = [{"role": "user", "content": "say it"}]
+            async with wrapped.messages.stream(
+                model=model, max_tokens=50, messages=messages
+            ) as stream:
+                return await stream.get_final_text()
+
+        ended = await run(handler)
+
+    assert ended.job.result == ended.text == "t0 t1 t2 t3 t4 "
+    assert (ended.tokens, ended.statuses) == (LUMPED, ["complete"])
 
 
 def test_unknown_vendor_has_no_address(provider):

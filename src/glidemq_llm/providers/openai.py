@@ -41,7 +41,7 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     outer = client.copy()
     inner = client.copy(max_retries=settings.sdk_retries)
     wrapping = Wrapping(
-        provider=vendor_of(str(client.base_url)),
+        provider=_provider_of(client),
         settings=settings,
         job=job,
         sync_timeout=sync_timeout(client, settings),
@@ -98,6 +98,12 @@ async def send_embeddings(client: Any, request: dict[str, Any]) -> Any:
 def vectors_of(answer: Any) -> list[list[float]]:
     """The vectors of an answer, in the order of the texts."""
     return [item.embedding for item in sorted(answer.data, key=lambda item: item.index)]
+
+
+def _provider_of(client: Any) -> str:
+    """Who answers a client. An Azure deployment may have any address of its owner's."""
+    is_azure = any(base.__name__ == "BaseAzureClient" for base in type(client).__mro__)
+    return "azure" if is_azure else vendor_of(str(client.base_url))
 
 
 def vendor_of(base_url: str) -> str:

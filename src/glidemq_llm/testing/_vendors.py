@@ -31,6 +31,9 @@ _GEMINI = re.compile(
     r"/v1(?:beta1?)?/(?P<vertex>.*publishers/google/)?models/(?P<model>.+):"
     r"(?P<method>generateContent|streamGenerateContent)"
 )
+_CLAUDE_ON_VERTEX = re.compile(
+    r"/.*publishers/anthropic/models/(?P<model>.+):(?P<method>rawPredict|streamRawPredict)"
+)
 _COMPATIBLE = re.compile(r"/([^/]+)/.*\bchat/completions")
 _CONVERSE = re.compile(r"/model/(.+)/(converse|converse-stream)")
 
@@ -46,6 +49,9 @@ def shape_of(path: str, body: Mapping[str, Any]) -> tuple[Shape, dict[str, Any]]
         named = {"model": found["model"], "stream": found["method"].startswith("stream")}
         shape = VertexShape() if found["vertex"] else GeminiShape()
         return shape, {**body, **named, "messages": messages, "max_tokens": limit}
+    found = _CLAUDE_ON_VERTEX.fullmatch(path)
+    if found:
+        return SHAPES["/v1/messages"], {**body, "model": found["model"]}
     found = _CONVERSE.fullmatch(path)
     if found:
         limit = fields(body.get("inferenceConfig")).get("maxTokens")
