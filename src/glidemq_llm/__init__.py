@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from glidemq_llm.classify import ErrorCategory as ErrorCategory
     from glidemq_llm.classify import ErrorInfo as ErrorInfo
     from glidemq_llm.classify import classify_error as classify_error
+    from glidemq_llm.errors import AnswerUnreadable as AnswerUnreadable
     from glidemq_llm.errors import FallbacksExhausted as FallbacksExhausted
     from glidemq_llm.errors import ProviderError as ProviderError
     from glidemq_llm.errors import StreamFailed as StreamFailed
@@ -49,6 +50,7 @@ _MODULES = {
     "chunks": ("ChunkType", "Finish", "FinishReason", "Piece"),
     "classify": ("ErrorCategory", "ErrorInfo", "classify_error"),
     "errors": (
+        "AnswerUnreadable",
         "FallbacksExhausted",
         "ProviderError",
         "StreamFailed",

@@ -25,6 +25,18 @@ CloseAsync = Callable[[], Awaitable[object]]
 _DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reader left at its end
 
 
+def readable(call: MeteredCall, caught: BaseException) -> BaseException:
+    """What reading a stream has raised; where an SDK stumbles over an event, in whatever way, an AnswerUnreadable."""
+    frame = caught.__traceback__.tb_next if caught.__traceback__ is not None else None
+    # Its caller may have thrown it in, and what is raised in our own code is our own.
+    origin = "glidemq_core" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
+    if not isinstance(caught, Exception) or origin.startswith(("glidemq_core", "glidemq_llm._")):
+        return caught
+    if origin == "glidemq_llm.metering" or classify_error(caught).category is not ErrorCategory.BUG:
+        return caught
+    return call.unreadable(f"{type(caught).__name__}: {caught}")
+
+
 def mark(error: BaseException) -> BaseException:
     """Tell the queue what it needs to know of a provider's error: whether another attempt helps, and when."""
     is_own = isinstance(error, GlideMQError) and not isinstance(error, StreamFailed)
@@ -180,9 +192,9 @@ class AsyncDriver:
             has_left = True
             raise
         except BaseException as caught:
-            error = mark(watch.blamed(caught))
+            error = mark(readable(call, watch.blamed(caught)))
             if error is not caught:
-                raise error from None
+                raise error from caught
             raise
         finally:
             watch.close()

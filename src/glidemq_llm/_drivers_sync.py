@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from glidemq_core.errors import BudgetExceeded
-from glidemq_llm._drivers import feedback, mark
+from glidemq_llm._drivers import feedback, mark, readable
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.metering import MeteredCall
@@ -105,7 +105,7 @@ class SyncDriver:
     def _told(self, caught: Exception, *, is_first: bool) -> BaseException:
         """A read that timed out is a stalled stream, in whatever way the SDK says so."""
         if classify_error(caught).category is not ErrorCategory.TIMEOUT:
-            return mark(caught)
+            return mark(readable(self.call, caught))
         return self.call.stalled(self.call.settings.longest_silence, is_first=is_first)
 
     def _read_on(self, source: Iterator[object]) -> None:

@@ -132,6 +132,9 @@ GENERAL_CODES = frozenset(
         "failed_precondition",
         "api_error",
         "server_error",
+        "internal",
+        "internal_server_error",
+        "internalserverexception",
         "unknown",
         "requests",
         "tokens",
@@ -231,6 +234,8 @@ CLASSES = {
     "ServerTimeoutError": _C.TIMEOUT,
     "TimeoutError": _C.TIMEOUT,
     "IncompleteRead": _C.STREAM_INTERRUPTED,
+    "IncompleteReadError": _C.STREAM_INTERRUPTED,
+    "ProtocolError": _C.STREAM_INTERRUPTED,
     "ChunkedEncodingError": _C.STREAM_INTERRUPTED,
     "ClientPayloadError": _C.STREAM_INTERRUPTED,
     "RemoteProtocolError": _C.STREAM_INTERRUPTED,
@@ -240,6 +245,8 @@ CLASSES = {
     "ConnectionError": _C.CONNECTION,
     "ConnectError": _C.CONNECTION,
     "EndpointConnectionError": _C.CONNECTION,
+    "ConnectionClosedError": _C.CONNECTION,
+    "HTTPClientError": _C.CONNECTION,
     "ClientConnectionError": _C.CONNECTION,
     "TransportError": _C.CONNECTION,
     "RequestError": _C.CONNECTION,
@@ -247,6 +254,7 @@ CLASSES = {
     "gaierror": _C.CONNECTION,
     "SSLError": _C.CONNECTION,
     "JSONDecodeError": _C.SERVER,
+    "UnicodeDecodeError": _C.SERVER,
     "APIResponseValidationError": _C.SERVER,
     "UnknownApiResponseError": _C.SERVER,
 }
@@ -269,7 +277,15 @@ ANSWERED = frozenset(
 
 # Raised before or while connecting: the vendor can't have begun to work.
 NEVER_SENT = frozenset(
-    {"ConnectTimeout", "ConnectTimeoutError", "ConnectError", "PoolTimeout", "gaierror"}
+    [
+        "ConnectTimeout",
+        "ConnectTimeoutError",
+        "ConnectError",
+        "EndpointConnectionError",
+        "ProxyConnectionError",
+        "PoolTimeout",
+        "gaierror",
+    ]
 )
 
 # Roots of modules whose otherwise unknown errors are the vendor's, not ours.

@@ -143,6 +143,12 @@ def is_running_total(top: Mapping[str, Any]) -> bool:
     return False
 
 
+def states_output(top: Mapping[str, Any]) -> bool:
+    """Whether an Anthropic `message_delta` says what the answer took."""
+    usage = fields(top.get("usage"))
+    return number(usage.get("output_tokens")) is not None or bool(items(usage.get("iterations")))
+
+
 def is_open_delta(top: Mapping[str, Any]) -> bool:
     """Whether an Anthropic `message_delta` says itself that the message goes on."""
     delta = fields(top.get("delta"))

@@ -143,9 +143,9 @@ def _own_error(exc: core.GlideMQError) -> ErrorInfo:
             return _info(_C.BUDGET, code="unpriced")
         case own.StreamInterrupted():
             return _info(_C.STREAM_INTERRUPTED, billed=True, in_stream=True)
-        case own.StreamFailed():
-            category = (code_category(exc.code) if exc.code else None) or _C.SERVER
-            return _info(category, billed=True, in_stream=True, code=exc.code)
+        case own.StreamFailed() | own.AnswerUnreadable():
+            code = exc.code if isinstance(exc, own.StreamFailed) else None
+            return _info(_failure(code, exc.reason), billed=True, in_stream=True, code=code)
         case own.FallbacksExhausted():
             return _info(_C.UNAVAILABLE, retryable=exc.retryable, retry_after=exc.retry_after)
         case core.JobTimeout():
@@ -157,6 +157,15 @@ def _own_error(exc: core.GlideMQError) -> ErrorInfo:
             return _info(_C.BUG, retryable=True)
         case _:
             return _info(_C.BUG)
+
+
+def _failure(code: str | None, reason: str) -> ErrorCategory:
+    """What a stream says of its failure: its code, which may be an HTTP status, or else its words."""
+    if code is None:
+        by_words = (category for pattern, category in MESSAGES if pattern.search(reason[:4000]))
+        return next(by_words, _C.SERVER)
+    status = int(code) if code.isdecimal() and len(code) == 3 else None
+    return code_category(code) or _by_status(status) or _C.SERVER
 
 
 def _facts(exc: BaseException) -> _Facts:
@@ -284,12 +293,23 @@ def _headers(exc: BaseException) -> object:
     own_headers = _attribute(exc, "litellm_response_headers")
     if own_headers:
         return cast("object", own_headers)
-    for holder in (_attribute(exc, "response"), _attribute(exc, "raw_response"), exc):
+    behind = _refusal_behind(exc)
+    for holder in (_attribute(exc, "response"), _attribute(exc, "raw_response"), exc, behind):
         headers = _attribute(holder, "headers")
         if headers:
             return cast("object", headers)
     meta = fields(fields(_attribute(exc, "response")).get("ResponseMetadata"))
     return meta.get("HTTPHeaders") or {}
+
+
+def _refusal_behind(exc: BaseException) -> object:
+    """The response that an SDK has made its error of, where it keeps nothing else of it (Ollama)."""
+    cause = exc.__cause__ or exc.__context__
+    if cause is None or type(cause).__name__ != "HTTPStatusError":
+        return None
+    response = _attribute(cause, "response")
+    is_same = _attribute(response, "status_code") == _attribute(exc, "status_code")
+    return cast("object", response) if is_same else None
 
 
 def _category(facts: _Facts) -> ErrorCategory:
@@ -381,7 +401,8 @@ def _may_be_billed(facts: _Facts, category: ErrorCategory, *, in_stream: bool) -
     if not NEVER_SENT.isdisjoint((*facts.names, *facts.cause_names)):
         return False
     if category is _C.TIMEOUT:
-        return not (facts.status == 408 and "APIStatusError" in facts.names)
+        # Some give their own timeouts this status; of a vendor it says that no request had come.
+        return facts.status != 408 or facts.module in ("litellm", "botocore")
     return (
         in_stream
         or category in (_C.CONNECTION, _C.REFUSAL)

@@ -5,6 +5,7 @@
     │   ├── StreamInterrupted  a stream ended without its terminal marker
     │   │   └── StreamStalled  a stream sent nothing for longer than allowed
     │   ├── StreamFailed       a stream said that it failed, and its SDK did not raise
+    │   ├── AnswerUnreadable   an answer or an event of one is not in the provider's format
     │   └── FallbacksExhausted every entry of the fallback list failed
     └── UnpricedModel          no price is known and the policy is to refuse
 
@@ -97,6 +98,28 @@ class StreamFailed(ProviderError):
         self.provider = provider
         self.delivered = delivered
         super().__init__(f"{model or 'the model'} failed while it answered: {reason}")
+
+
+class AnswerUnreadable(ProviderError):
+    """An answer, or an event of a stream, is not in the provider's format: a page in HTML, say, or broken JSON.
+
+    Attributes:
+        model, provider, delivered: As in StreamInterrupted.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        model: str | None = None,
+        provider: str | None = None,
+        delivered: bool = False,
+    ) -> None:
+        self.reason = reason
+        self.model = model
+        self.provider = provider
+        self.delivered = delivered
+        super().__init__(f"what {model or 'the model'} has answered can't be read: {reason}")
 
 
 class FallbacksExhausted(ProviderError):

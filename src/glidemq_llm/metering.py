@@ -22,7 +22,7 @@ from glidemq_llm._request import choices, thinking_budget
 from glidemq_llm._shrink import limited_to, output_that_fits
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
-from glidemq_llm.errors import StreamFailed, StreamInterrupted, StreamStalled
+from glidemq_llm.errors import AnswerUnreadable, StreamFailed, StreamInterrupted, StreamStalled
 from glidemq_llm.limits import headers_of, parse_rate_limits, remaining_now
 from glidemq_llm.pricing import Cost
 from glidemq_llm.settings import MeterSettings
@@ -207,7 +207,13 @@ class MeteredCall:
         return self._begin(self._shown(pieces))
 
     def take(self, response: object) -> list[Piece]:
-        """Take in a whole answer; answers the pieces of it."""
+        """Take in a whole answer; answers the pieces of it.
+
+        Raises:
+            AnswerUnreadable: It is a text: SDKs hand out what is not JSON as it came.
+        """
+        if isinstance(response, str | bytes):
+            raise self.unreadable(f"it begins with {response[:100]!r}")
         self._usage.feed(response)
         pieces, self._finish = read_answer(response)
         self.delivered = bool(pieces)
@@ -237,6 +243,12 @@ class MeteredCall:
         if self.is_finished:
             return None
         return StreamInterrupted(model=self.model, provider=self.provider, delivered=self.delivered)
+
+    def unreadable(self, reason: str) -> AnswerUnreadable:
+        """The error of an answer that is not in its provider's format."""
+        return AnswerUnreadable(
+            reason[:500], model=self.model, provider=self.provider, delivered=self.delivered
+        )
 
     def stalled(self, limit: float, *, is_first: bool) -> StreamStalled:
         """The error of a stream that was silent for longer than `limit` seconds."""
@@ -278,9 +290,8 @@ class MeteredCall:
         ):  # cancelled, or its generator was closed: the caller has left
             error = None
         usage = self._usage.result(whole=whole)
-        if self.delivered and not usage.tokens and not usage.counts:
-            # Zeros beside a text: some servers state usage that they don't count.
-            usage = dataclasses.replace(usage, status="missing")
+        if self.delivered and usage.status == "complete" and self._is_hollow(usage):
+            usage = dataclasses.replace(usage, status="partial" if usage.tokens else "missing")
         was_billed = self.is_sent and (
             error is None or self.delivered or classify_error(error).billed
         )
@@ -333,6 +344,13 @@ class MeteredCall:
     def estimate(self) -> Estimate:
         """What the call is expected to use, from its request."""
         return estimate_tokens(self._request, provider=self.provider)
+
+    @staticmethod
+    def _is_hollow(usage: Usage) -> bool:
+        """Is an answer said to have taken nothing? Some servers state usage that they don't count."""
+        return (
+            not usage.output_tokens and not usage.counts and set(usage.details) != {"total_tokens"}
+        )
 
     def _begin(self, pieces: list[Piece]) -> list[Piece]:
         if self.has_begun:

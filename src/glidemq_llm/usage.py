@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from typing import Any, Final, Literal, cast
 
 from glidemq_llm import _usage_facts as facts
@@ -242,7 +243,7 @@ class UsageAccumulator:
         if kind == "message_start":
             self._has_cursor = True
         elif kind == "message_delta" and found:
-            self._has_cursor = False
+            self._has_cursor = self._has_cursor and not facts.states_output(top)
             self._is_running = facts.is_open_delta(top)
 
     def _take_beside(self, holder: Mapping[str, Any]) -> None:
@@ -291,9 +292,9 @@ def _short(name: str | None) -> str | None:
 
 
 def _merge(into: dict[str, Any], news: Mapping[str, Any]) -> None:
-    """Later values replace earlier ones, field by field; null says nothing."""
+    """Later values replace earlier ones, field by field; null says nothing, nor do negatives, NaN and infinities."""
     for key, value in news.items():
-        if value is None:
+        if value is None or (isinstance(value, (int, float)) and not 0 <= value < inf):
             continue
         known = into.get(key)
         if isinstance(value, dict) and isinstance(known, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from tests.harness.provider import Provider
@@ -57,6 +58,29 @@ class Api:
 def messages(prompt: str) -> list[dict[str, str]]:
     """A conversation of one message."""
     return [{"role": "user", "content": prompt}]
+
+
+def asking(
+    api: Api, client_of: Callable[[Any], Any], model: str, *, is_stream: bool = True
+) -> Callable[[Any], Any]:
+    """A handler that asks for an answer and returns its text; in a thread where the client blocks.
+
+    Args:
+        client_of: The wrapped client for a job.
+    """
+
+    async def on_loop(job: Any) -> str:
+        if not is_stream:
+            return await api.whole(client_of(job), model)
+        stream = await api.stream(client_of(job), model)
+        return "".join([api.text(event) async for event in stream])
+
+    def in_thread(job: Any) -> str:
+        if not is_stream:
+            return api.whole_now(client_of(job), model)
+        return "".join([api.text(event) for event in api.stream_now(client_of(job), model)])
+
+    return on_loop if api.is_async else in_thread
 
 
 class OpenAIChat(Api):

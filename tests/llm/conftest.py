@@ -3,6 +3,7 @@
 provider   the provider; its log says what it billed
 model      a model's name of the test's own, so that its calls and plans are told from those of others
 run        runs a handler as a job to its end; answers the job, its chunks and its result
+spend      the same with a budget, which must add up however the job ends
 api        each test runs once for each API: how its clients are made and asked
 vendor     the same for the other vendors
 mocked     respx in front of the HTTP library that an SDK uses
@@ -23,7 +24,8 @@ import pytest
 import respx
 import respx.mocks
 
-from glidemq_core import Chunk, Job, Queue, Worker, kept_text
+from glidemq_core import Budget, Chunk, Job, Queue, Worker, kept_text
+from glidemq_core.ledger import Ledger
 from tests.harness.llm_clients import (
     Anthropic,
     Api,
@@ -136,6 +138,24 @@ async def run(queue: Queue, url: str) -> Callable[..., Awaitable[Ended]]:
         return Ended(job=found, chunks=chunks)
 
     return to_its_end
+
+
+@pytest.fixture
+async def spend(
+    run: Callable[..., Awaitable[Ended]], url: str
+) -> AsyncIterator[Callable[..., Awaitable[Ended]]]:
+    async with Ledger(connection=url) as ledger:
+
+        async def to_its_end(handler: Any, data: Any = None, **options: Any) -> Ended:
+            await ledger.open_budget("b", Budget(max_total_tokens=100_000))
+            ended = await run(handler, data, budgets=["b"], **options)
+            budget = await ledger.budget("b")
+            assert budget is not None
+            assert budget.reserved == {}
+            assert budget.total_tokens == sum(ended.tokens.values())
+            return ended
+
+        yield to_its_end
 
 
 APIS = (

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import pytest
 
-from glidemq_core import Budget, Chunk, Job, kept_text
-from glidemq_core.ledger import Ledger
+from glidemq_core import Chunk, Job, kept_text
 from glidemq_llm import wrap
 from tests.harness.llm_clients import (
     Anthropic,
@@ -30,6 +29,7 @@ from tests.harness.llm_clients import (
     Ollama,
     OpenAIChat,
     OpenAIResponses,
+    asking,
 )
 from tests.harness.mock_servers import TEXT, AIMock, LLMock, MockServer
 
@@ -165,55 +165,20 @@ async def clients(pair, mock) -> AsyncIterator[tuple[object, object]]:
 
 
 @pytest.fixture
-async def ledger(url) -> AsyncIterator[Ledger]:
-    async with Ledger(connection=url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def ask(pair, clients, model):
-    """A handler that asks for a stream, or for a whole answer, and returns its text."""
-    _, api = pair
-
-    def handler(*, is_stream: bool, is_hasty: bool):
-        def client(job):
-            # Only the attempt that meets the silence: under load any other may take its time.
-            return clients[is_hasty and job.attempt == 1]
-
-        async def on_loop(job):
-            if not is_stream:
-                return await api.whole(client(job), model)
-            stream = await api.stream(client(job), model)
-            return "".join([api.text(event) async for event in stream])
-
-        def in_thread(job):
-            if not is_stream:
-                return api.whole_now(client(job), model)
-            return "".join([api.text(event) for event in api.stream_now(client(job), model)])
-
-        return on_loop if api.is_async else in_thread
-
-    return handler
-
-
-@pytest.fixture
-def spend(pair, run, ledger, mock, model, ask):  # noqa: PLR0917 a fixture's arguments are fixtures
-    """Run the handler as a job with a budget; everything that is true however it ends is checked here."""
+def spend(spend, pair, mock, model, clients):
+    """Ask for an answer, in a job with a budget."""
 
     async def to_its_end(
         *, is_stream: bool = True, is_hasty: bool = False, attempts: int = 2
     ) -> Spent:
-        await ledger.open_budget("b", Budget(max_total_tokens=100_000))
-        ended = await run(
-            ask(is_stream=is_stream, is_hasty=is_hasty),
-            attempts=attempts,
-            backoff=0.01,
-            budgets=["b"],
+        # Hasty is only the attempt that meets the silence: under load any other may take its time.
+        handler = asking(
+            pair[1],
+            lambda job: clients[is_hasty and job.attempt == 1],
+            model,
+            is_stream=is_stream,
         )
-        budget = await ledger.budget("b")
-        assert budget is not None
-        assert budget.reserved == {}
-        assert budget.total_tokens == sum(ended.tokens.values())
+        ended = await spend(handler, attempts=attempts, backoff=0.01)
         is_unstated = (pair[0], type(pair[1]), is_stream) in _UNSTATED
         return Spent(
             status="missing" if is_unstated else "complete",

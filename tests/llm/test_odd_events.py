@@ -13,7 +13,13 @@ import pytest
 
 from glidemq_core._codec import dumps
 from glidemq_core._units import MAX_WIRE_INT, to_nano, whole
-from glidemq_llm import Pricing, classify_error, normalize_usage, parse_rate_limits
+from glidemq_llm import (
+    AnswerUnreadable,
+    Pricing,
+    classify_error,
+    normalize_usage,
+    parse_rate_limits,
+)
 from glidemq_llm.metering import MeteredCall, MeterSettings
 
 CASES = json.loads((Path(__file__).parent / "data" / "usage_cases.json").read_text("utf-8"))[
@@ -324,6 +330,10 @@ def take_in(api, events):
 def take_whole(answer):
     """Give a call a whole answer."""
     call = sent_call("openai.chat")
+    if isinstance(answer, str):
+        with pytest.raises(AnswerUnreadable):
+            call.take(answer)
+        return
     pieces = call.take(answer)
     check(call, pieces, call.settle(None, whole=True))
 

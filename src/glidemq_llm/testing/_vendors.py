@@ -16,12 +16,17 @@ from glidemq_llm.testing._shapes import SHAPES, Billed, Shape, data, event
 _STATUS = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
 }
 _AMAZON = {
     400: "ValidationException",
+    401: "UnrecognizedClientException",
     403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    408: "ModelTimeoutException",
     429: "ThrottlingException",
     500: "InternalServerException",
     503: "ServiceUnavailableException",
