@@ -3,7 +3,7 @@
 -- keys   1  root of the ledger
 -- args   1  map {call, budgets: [id], limiters: [[name, JSON as in lib/ledger_conf.lua]], tokens: {category: int},
 --           costs: {name: nano}, ttl_ms, sent: bool, ticket?: str (who is promised a slot; default the call),
---           waiter?: {queue: its root, job, since?: ms}}
+--           waiter?: {queue: its root, job, since?: ms}, look?: bool (only ask: where it fits, nothing is set aside)}
 -- reply  packed [verdict, ...]: "ok"; "settled" (this call is over); "missing", budget;
 --        "budget", {budget, cap, limit, used, reserved, asked, on}, generation (total_tokens in thousandths);
 --        "throttled" | "open", limiter, ms to wait; "renew", now, [[budget, window, zone]] (see ledger_turn)

@@ -3,11 +3,12 @@
 -- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
 --           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
 --           keep_completed?: str, keep_failed?: str, dead_letter?: str, repeat?: bool}
--- reply  [packed [codes, token, claims, next_ms, more, revision, outbox], data of each claim in order…]
+-- reply  [packed [codes, token, claims, next_ms, more, revision, outbox, limits], data of each claim in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
 --        place, has_journal, fallback_index]
 --        next_ms: until a call could do something, -1: nothing known; more: 1 when startable jobs are left
+--        limits: version of the queue's own limiters (see queue_limits), 0: it has none
 -- error  ARG
 -- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims
 local arg = require('lib.arg')
@@ -84,7 +85,7 @@ local function turn(keys, args)
   if stored then
     return again(root, stored, call)
   end
-  local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused')
+  local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused', 'limits_version')
   local meta = { last_call = values[1], break_at = values[2], tick_at = values[3], paused = values[4] }
   lease.note_started(root, started, now)
   local codes = hand_in.run(root, now, done, call)
@@ -95,7 +96,8 @@ local function turn(keys, args)
   local more = pass_on(root, call, #claims, meta)
   local pending = redis.call('EXISTS', layout.outbox(root))
   local next_ms = #claims < call.want and upkeep.next_ms(root, now) or 0
-  return { cmsgpack.pack({ codes, token, claims, next_ms, more, build.revision, pending }), unpack(data) }
+  local limits = num.of(values[5], 0)
+  return { cmsgpack.pack({ codes, token, claims, next_ms, more, build.revision, pending, limits }), unpack(data) }
 end
 
 return { run = turn, flags = { 'allow-oom' } }

@@ -53,6 +53,7 @@ function ask.read(map)
     use = measure.of(tokens, ledger.amounts(map, 'costs', num.MAX / 2)),
     ttl_ms = arg.int(map, 'ttl_ms', 1, ledger.DAY_MS),
     sent = map.sent and true or false,
+    look = map.look and true or false,
     ticket = arg.maybe_text(map, 'ticket') or map.call,
     waiter = check_waiter(map.waiter),
   }

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from .queue import JobHandle, Queue
     from .signals import Signal, Suspended
     from .stream import Chunk, JobStream, kept_text
-    from .throttle import Breaker, Throttle
+    from .throttle import Breaker, Throttle, limited
     from .usage import UsageSummary
     from .worker import Worker
 
@@ -100,6 +100,7 @@ __all__ = [
     "WrongState",
     "current_job",
     "kept_text",
+    "limited",
 ]
 
 # Modules that reach for the server's client are loaded at first use: importing this package stays quick.
@@ -126,6 +127,7 @@ _LAZY = {
     "WorkerState": "_reading",
     "current_job": "context",
     "kept_text": "stream",
+    "limited": "throttle",
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +48,7 @@ class Settings:
     grace: float
     max_loop_stall: float
     turn: TurnSettings
+    limits: Sequence[Mapping[str, object]] = ()
 
 
 class WorkerHost:
@@ -61,6 +62,13 @@ class WorkerHost:
         self.writer = ChunkWriter(client, self.root)
         self.ledger = Ledgers(client, self.root)
         self.relay = Relay(client, self.root)
+        self.turns = Turns(client, self.root, settings.turn)
+        self._limits = settings.limits
+
+    @property
+    def limits(self) -> Sequence[Mapping[str, object]]:
+        """The limiters of all its jobs' model calls."""
+        return [*self._limits, *self.turns.limits]
 
     def now(self) -> float:
         """Monotonic seconds."""
@@ -83,10 +91,9 @@ class Engine:
         self._host = WorkerHost(settings, client)
         self._blocking = BlockingClient(target)
         executor = Executor(handlers, backoffs, self._host)
-        turns = Turns(client, self._host.root, settings.turn)
         self._relay = self._host.relay
         self._consumer = Consumer(
-            turns, executor, self._host.writer, self._relay, settings.concurrency
+            self._host.turns, executor, self._host.writer, self._relay, settings.concurrency
         )
         self._deadline: asyncio.TimerHandle | None = None
         self._give_up_at: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
 
 from . import outcome as outcomes
@@ -25,6 +25,7 @@ from .errors import (
 )
 from .outcome import Outcome
 from .retry import BackoffFunction
+from .throttle import limits_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _RECONNECT: Final = 1.0
 
 Handler: TypeAlias = Callable[[Any], Awaitable[object]] | Callable[[Any], object]
 Handlers: TypeAlias = Handler | Mapping[str, Handler]
+Found: TypeAlias = tuple[Callable[[Any], Any], bool, Sequence[Mapping[str, object]]]
 
 _STOPPED: Final[dict[str, Outcome]] = {
     "lease_lost": outcomes.Dropped(),
@@ -84,11 +86,11 @@ class Executor:
     async def _call_handler(self, run: Run, job: RunningJob) -> object:
         if run.claim.has_journal:
             await self._load_journal(run)
-        handler, is_async = self._find(run)
+        handler, is_async, run.limits = self._find(run)
         if run.stop_reason is not None:
             raise RunStopped  # before it began
         run.is_in_handler = True
-        if "estimate" in run.options:
+        if "budgets" in run.options or "limits" in run.options or run.limits or self._host.limits:
             run.gate = Gate(run, self._host)
             await run.gate.start()
         run.can_park = (
@@ -117,7 +119,7 @@ class Executor:
         flat = await self._host.client.call("job_journal", self._host.root, {"id": run.id})
         run.journal = Journal(flat)
 
-    def _find(self, run: Run) -> tuple[Callable[[Any], Any], bool]:
+    def _find(self, run: Run) -> Found:
         found = self._handlers.get(run.claim.name) or self._handlers.get("")
         if found is None:
             known = ", ".join(sorted(self._handlers))
@@ -184,8 +186,8 @@ class _Timers:
             self._watch_idle(limit - silent)
 
 
-def check_handlers(handlers: Handlers) -> dict[str, tuple[Callable[[Any], Any], bool]]:
-    """Every handler with whether it is async; the one handler for all names is kept under "".
+def check_handlers(handlers: Handlers) -> dict[str, Found]:
+    """Every handler with whether it is async, and its limiters; the one handler for all names is kept under "".
 
     Raises:
         InvalidOption: There is none, or one can't be called.
@@ -198,8 +200,9 @@ def check_handlers(handlers: Handlers) -> dict[str, tuple[Callable[[Any], Any], 
     return {"": _one(handlers, "handler")}
 
 
-def _one(handler: object, field: str) -> tuple[Callable[[Any], Any], bool]:
+def _one(handler: object, field: str) -> Found:
     if not callable(handler):
         raise InvalidOption(field, handler, "not callable")
     call = getattr(handler, "__call__", None)  # noqa: B004 an object with an async __call__ is an async handler
-    return handler, inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+    is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
+    return handler, is_async, limits_of(handler)

@@ -39,27 +39,78 @@ class Gate:
         self._start_call: str | None = None
         self.open_calls: set[str] = set()
         self._unanswered: set[str] = set()
+        self._was_booked_blindly = False
 
     @property
     def is_closed_to(self) -> bool:
-        """Has the job budgets or limiters of its own?"""
-        return bool(self._run.options.get("budgets") or self._run.options.get("limits"))
+        """Has the job budgets or limiters: of its own, of its handler, its worker or its queue?"""
+        return bool(self._run.options.get("budgets")) or bool(self._limiters(()))
 
     @property
     def ledger(self) -> LedgerClient:
         """The job's ledger."""
         return self._host.ledger(self._run.options.get("ledger", "main"))
 
+    def _limiters(self, more: Sequence[Mapping[str, object]]) -> list[Mapping[str, object]]:
+        """All that a call passes, each name once: what is nearer to the call comes first."""
+        run = self._run
+        limiters = [*more, *run.options.get("limits", ()), *run.limits, *self._host.limits]
+        return list({conf["name"]: conf for conf in reversed(limiters)}.values())
+
     async def start(self) -> None:
-        """The start gate: a job with an estimate does not start before there is room for it."""
-        estimate = self._run.options.get("estimate")
-        if not estimate or not self.is_closed_to:
+        """The start gate: a job with an estimate does not start before there is room for it, others not before there is
+        any. A job that has begun something may end it: only its calls are asked for.
+        """
+        if not self.is_closed_to:
             return
-        call = f"{self._run.key}/start"
-        tokens = {"input": estimate["tokens"]} if estimate.get("tokens") else {}
-        costs = {"total": estimate["cost"]} if estimate.get("cost") else {}
-        await self.reserve(call, tokens=tokens, costs=costs, ttl=_START_TTL, sent=False)
-        self._start_call = call
+        estimate = self._run.options.get("estimate")
+        if estimate:
+            call = f"{self._run.key}/start"
+            tokens = {"input": estimate["tokens"]} if estimate.get("tokens") else {}
+            costs = {"total": estimate["cost"]} if estimate.get("cost") else {}
+            await self.reserve(call, tokens=tokens, costs=costs, ttl=_START_TTL, sent=False)
+            self._start_call = call
+        elif not self._run.claim.has_journal:
+            await self._look(tokens={"input": 1}, costs={"total": 1}, limiters=self._limiters(()))
+
+    async def stop_if_overspent(self) -> None:
+        """After use that nobody had reserved: go on only if no budget is past its cap.
+
+        Raises:
+            BudgetExceeded: One that says "fail" is.
+        """
+        if self._was_booked_blindly:
+            await self._look(tokens={}, costs={}, limiters=())
+
+    async def _look(
+        self,
+        *,
+        tokens: Mapping[str, int],
+        costs: Mapping[str, int],
+        limiters: Sequence[Mapping[str, object]],
+    ) -> None:
+        while True:
+            verdict = await self.ledger.reserve(
+                f"{self._run.key}/look",
+                tokens=tokens,
+                costs=costs,
+                ttl=_MARGIN,
+                budgets=self._run.options.get("budgets", ()),
+                limiters=limiters,
+                sent=False,
+                ticket=self._run.id,
+                waiter=Waiter(queue_root=self._host.root, job=self._run.id),
+                look=True,
+            )
+            if isinstance(verdict, Admitted):
+                return
+            await self._wait_for_room(verdict)
+
+    async def charge(self, call: str, tokens: Mapping[str, int]) -> None:
+        """Tell the job's limiters what was used."""
+        limiters = self._limiters(())
+        if limiters:
+            await self.ledger.charge(call, tokens=tokens, limiters=limiters)
 
     async def reserve(
         self,
@@ -94,7 +145,7 @@ class Gate:
                 costs=costs,
                 ttl=ttl + _MARGIN,
                 budgets=self._run.options.get("budgets", ()),
-                limiters=[*self._run.options.get("limits", ()), *limiters],
+                limiters=self._limiters(limiters),
                 sent=sent,
                 ticket=self._run.id,
                 waiter=waiter if may_park else None,
@@ -102,15 +153,11 @@ class Gate:
             self._unanswered.discard(call)
             if not isinstance(verdict, Admitted):
                 self.open_calls.discard(call)
-            match verdict:
-                case Admitted():
-                    return
-                case OverBudget() if not may_park:
-                    raise verdict.error()
-                case OverBudget():
-                    await self._refused(verdict)
-                case TurnedAway():
-                    await self._turned_away(verdict)
+            if isinstance(verdict, Admitted):
+                return
+            if isinstance(verdict, OverBudget) and not may_park:
+                raise verdict.error()
+            await self._wait_for_room(verdict)
 
     async def try_reserve(
         self, call: str, *, tokens: Mapping[str, int], costs: Mapping[str, int]
@@ -159,6 +206,7 @@ class Gate:
         """Replace what was reserved by what was used; the first settle of a call counts."""
         if call not in self.open_calls and (unused or not self._run.options.get("budgets")):
             return
+        self._was_booked_blindly = self._was_booked_blindly or call not in self.open_calls
         self.open_calls.discard(call)
         settled = await self.ledger.settle(
             call,
@@ -189,6 +237,12 @@ class Gate:
         call, self._start_call = self._start_call, None
         if call is not None:
             await self.settle(call, tokens={}, costs={}, unused=True)
+
+    async def _wait_for_room(self, verdict: OverBudget | TurnedAway) -> None:
+        if isinstance(verdict, OverBudget):
+            await self._refused(verdict)
+        else:
+            await self._turned_away(verdict)
 
     async def _refused(self, verdict: OverBudget) -> None:
         if verdict.on_exceeded == "fail" or not self._run.can_park:

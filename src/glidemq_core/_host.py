@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ._chunk_writer import ChunkWriter
@@ -41,6 +42,11 @@ class Host(Protocol):
     @property
     def relay(self) -> Relay:
         """What empties the queue's outbox."""
+        ...
+
+    @property
+    def limits(self) -> Sequence[Mapping[str, object]]:
+        """The limiters of all its jobs' model calls: the worker's own and the queue's."""
         ...
 
     def ledger(self, name: str) -> LedgerClient:

@@ -189,6 +189,7 @@ class LedgerClient:
         sent: bool = True,
         ticket: str | None = None,
         waiter: Waiter | None = None,
+        look: bool = False,
     ) -> Verdict:
         """Set aside what a call may use, in all budgets and limiters or in none.
 
@@ -196,6 +197,7 @@ class LedgerClient:
             limiters: As `Throttle.wire(name)` gives them.
             sent: Whether an unsettled reservation counts as spent when it runs out after `ttl` seconds.
             ticket: Who a limiter promises a slot; default the call. Give the job for a job that comes again.
+            look: Only ask: where it would fit, nothing is set aside.
 
         Raises:
             InvalidOption: A budget does not exist, or the call is over already.
@@ -209,6 +211,8 @@ class LedgerClient:
             "ttl_ms": max(1, to_ms(ttl)),
             "sent": sent,
         }
+        if look:
+            args["look"] = True
         if ticket is not None:
             args["ticket"] = ticket
         if waiter is not None:
@@ -284,6 +288,17 @@ class LedgerClient:
             await self._turn_windows(reply[2], reply[3])
             reply = await self._call("ledger_settle", args)
         return Settled(reply[0], _wakes(reply[1]))
+
+    async def charge(
+        self, call: str, *, tokens: Mapping[str, int], limiters: Sequence[Mapping[str, object]]
+    ) -> None:
+        """Tell limiters what was used without asking them; once per call."""
+        args: dict[str, object] = {
+            "call": call,
+            "limiters": [_limiter(conf) for conf in limiters],
+            "tokens": dict(tokens),
+        }
+        await self._call("ledger_charge", args)
 
     async def lapse(self, run: str) -> tuple[Wake, ...]:
         """End what a run ("job/run") has left open; answers the jobs this has made room for."""

@@ -115,6 +115,19 @@ class PaidCalls:
         )
         return await self._host.client.call("job_usage", self._host.root, args) == 1
 
+    async def report_tokens(self, tokens: int | Mapping[str, int]) -> None:
+        """Tell the job's limiters of tokens that were used without a call they had let pass; each report adds up.
+
+        Nothing waits here: calls, and starts of jobs that name these limiters, do as long as they have no room. It is
+        no usage: that is `report_usage`.
+
+        Args:
+            tokens: How many, or how many per category.
+        """
+        counts = {"input": tokens} if isinstance(tokens, int) else tokens
+        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in counts.items()}
+        await self._gate.charge(self.next_call_id(), counted)
+
     @property
     def budget(self) -> Allowance:
         """What the job may still spend: `await job.budget.state()`, `await job.budget.try_reserve(10_000)`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -56,6 +56,7 @@ class Run:
         "is_in_handler",
         "is_started_known",
         "journal",
+        "limits",
         "on_stop",
         "open_waits",
         "options",
@@ -99,6 +100,8 @@ class Run:
         self.busy = 0
         self.can_park = True
         self.gate: Gate | None = None
+        # The limiters of its handler.
+        self.limits: Sequence[Mapping[str, object]] = ()
         self.parks: list[Outcome] = []
         # Was anything in flight when it asked to be parked? Then its error may be that of a sibling.
         self.had_company = False

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
 from ._client import Client
+from ._codec import loads
 from ._run import Claim, Run
 from ._units import to_ms
 from .errors import ConnectionLost
@@ -43,6 +45,7 @@ class _Header(msgspec.Struct, array_like=True):
     more: int
     revision: int
     outbox: int = 0
+    limits: int = -1
 
 
 _header = msgspec.msgpack.Decoder(_Header)
@@ -68,6 +71,9 @@ class Turns:
     settings: TurnSettings
     number: int = 0
     nonce: str = field(default_factory=lambda: secrets.token_hex(4))
+    # The limiters of all jobs of the queue, and the version of that list.
+    limits: Sequence[Mapping[str, object]] = ()
+    limits_version: int = 0
     _open: set[int] = field(default_factory=set[int])
     _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -125,7 +131,15 @@ class Turns:
                 continue
             header = _header.decode(reply[0])
             self.client.saw_revision(header.revision)
+            if header.limits not in (-1, self.limits_version):
+                await self._learn_limits()
             return _read(header, reply[1:], sent_at)
+
+    async def _learn_limits(self) -> None:
+        """Before the runs of a turn start: other limits than those that are known hold for the queue."""
+        version, text = await self.client.call("queue_limits", self.root, {})
+        self.limits = cast("list[Mapping[str, object]]", loads(text) if text else [])
+        self.limits_version = version
 
 
 def _read(header: _Header, payloads: list[bytes], sent_at: float) -> TurnReply:

@@ -120,6 +120,8 @@ class Waiting:
                 self.journal.read(key)
                 return rerun["result"]
         await self._stop_if_parked()
+        if self._run.gate is not None:
+            await self._run.gate.stop_if_overspent()
         step = _Step(self._run, name)
         inside = _steps.set((*_steps.get(), step))
         try:

@@ -12,11 +12,10 @@ from ._units import Money, Seconds, seconds, to_ms, to_nano, whole
 from .budget import Budget
 from .errors import InvalidOption
 from .retry import Backoff, as_backoff
-from .throttle import Throttle
+from .throttle import MAX_NAMED, Throttle, wires_of
 
 PRIORITY_DEFAULT = 1000
 PRIORITY_MAX = 2048
-_MAX_NAMED = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,19 +176,14 @@ def _money_options(job: NewJob, prefix: str) -> dict[str, object]:
     options: dict[str, object] = {}
     if job.budget is not None and not isinstance(job.budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         raise InvalidOption(f"{prefix}budget", job.budget, "not a Budget")
-    if isinstance(job.budgets, str) or len(job.budgets) > _MAX_NAMED:
-        raise InvalidOption(f"{prefix}budgets", job.budgets, f"not a list of at most {_MAX_NAMED}")
+    if isinstance(job.budgets, str) or len(job.budgets) > MAX_NAMED:
+        raise InvalidOption(f"{prefix}budgets", job.budgets, f"not a list of at most {MAX_NAMED}")
     if job.budgets:
         options["budgets"] = [
             check_id(one, f"{prefix}budgets[{i}]") for i, one in enumerate(job.budgets)
         ]
     if job.limits:
-        if len(job.limits) > _MAX_NAMED:
-            raise InvalidOption(f"{prefix}limits", list(job.limits), f"more than {_MAX_NAMED}")
-        options["limits"] = [
-            throttle.wire(check_id(name, f"{prefix}limits"))
-            for name, throttle in job.limits.items()
-        ]
+        options["limits"] = wires_of(job.limits, f"{prefix}limits")
     if job.ledger != "main":
         options["ledger"] = check_name(job.ledger, f"{prefix}ledger")
     if job.estimate is not None:

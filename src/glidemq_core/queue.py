@@ -24,7 +24,7 @@ from .options import Keep, NewJob
 from .retry import Backoff
 from .signals import Suspended
 from .stream import JobStream
-from .throttle import Throttle
+from .throttle import Throttle, wires_of
 
 Removal = bool | int | Keep | None
 
@@ -212,6 +212,17 @@ class Queue(QueueReader):
     async def resume(self) -> None:
         """Give out jobs again."""
         await self._call("queue_pause", {"paused": False})
+
+    async def set_limits(self, limits: Mapping[str, Throttle] | None) -> None:
+        """Say which limiters the model calls of all jobs of this queue pass, whoever added them; None: none.
+
+        Workers hear of it with their next turn. The limiters are in each job's own ledger.
+
+        Raises:
+            InvalidOption: They are not throttles by name, or more than 16.
+        """
+        wires = wires_of(limits, "limits")
+        await self._call("queue_limit", {"limits": dumps(wires, "limits")})
 
     async def is_paused(self) -> bool:
         """Is the queue paused?"""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from ._keys import check_id
 from ._units import Seconds, seconds, to_ms, whole
 from .budget import thousandths
 from .errors import InvalidOption
 
 _MINUTE_MS: Final = 60_000
 _MAX_LIMIT: Final = 10**10
+_MARK: Final = "__glidemq_limits__"
+MAX_NAMED: Final = 16
 
 
 def _no_weights() -> dict[str, float]:
@@ -114,6 +117,48 @@ class Throttle:
                     {"axis": axis, "limit": limit, "period_ms": _MINUTE_MS, "burst": burst, **more}
                 )
         return axes
+
+
+Limits: TypeAlias = Mapping[str, Throttle]
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
+def limited(limits: Limits) -> Callable[[_Handler], _Handler]:
+    """A decorator of handlers: the model calls of all jobs that they run pass these limiters, too.
+
+    Args:
+        limits: Limiters by name, as in `Queue.add`.
+    """
+    wires = wires_of(limits, "limits")
+
+    def mark(handler: _Handler) -> _Handler:
+        setattr(handler, _MARK, [*limits_of(handler), *wires])
+        return handler
+
+    return mark
+
+
+def limits_of(handler: object) -> Sequence[Mapping[str, object]]:
+    """The limiters of a handler, as the functions take them."""
+    return getattr(handler, _MARK, ())
+
+
+def wires_of(limits: Limits | None, field: str) -> list[Mapping[str, object]]:
+    """Checked limiters, as the functions take them.
+
+    Raises:
+        InvalidOption: They are not throttles by name, or more than 16.
+    """
+    if limits is None:
+        return []
+    if not isinstance(limits, Mapping) or len(limits) > MAX_NAMED:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(
+            field, limits, f"not a mapping of at most {MAX_NAMED} names to throttles"
+        )
+    for name, throttle in limits.items():
+        if not isinstance(throttle, Throttle):  # pyright: ignore[reportUnnecessaryIsInstance] likewise
+            raise InvalidOption(f"{field}[{name!r}]", throttle, "not a Throttle")
+    return [throttle.wire(check_id(name, field)) for name, throttle in limits.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from ._units import Seconds, seconds, whole
 from .errors import InvalidOption
 from .options import Keep, keep_text
 from .retry import BackoffFunction
+from .throttle import Throttle, wires_of
 
 
 class Worker:
@@ -40,6 +41,8 @@ class Worker:
         max_loop_stall: Seconds without progress of the event loop after which leases are no longer renewed.
         backoffs: Functions for jobs whose `backoff` is a name.
         remove_on_complete, remove_on_fail: Retention of finished jobs that do not say so themselves.
+        limits: Limiters by name that the model calls of all its jobs pass, beside those of the job, of its queue
+            (`Queue.set_limits`) and of its handler (`limited`); in the job's ledger.
         dead_letter: A queue that gets a copy of every job that fails for good, whatever the reason,
             with its data, options and error.
         name: Shown on jobs and in listings; made unique per process start.
@@ -62,6 +65,7 @@ class Worker:
         backoffs: Mapping[str, BackoffFunction] | None = None,
         remove_on_complete: bool | int | Keep | None = None,
         remove_on_fail: bool | int | Keep | None = None,
+        limits: Mapping[str, Throttle] | None = None,
         dead_letter: str | None = None,
         name: str | None = None,
     ) -> None:
@@ -74,6 +78,7 @@ class Worker:
             concurrency=whole(concurrency, "concurrency", low=1, high=10_000),
             grace=seconds(grace, "grace"),
             max_loop_stall=seconds(max_loop_stall, "max_loop_stall", low=0.1),
+            limits=wires_of(limits, "limits"),
             turn=TurnSettings(
                 worker=_unique_name(name),
                 lease=lease,
