@@ -1,4 +1,5 @@
---- event_read: the queue's events after an id. An entry is a list of (event, job id) pairs.
+--- event_read: the queue's events after an id. An entry is a list of (event, job id) pairs; a pair ("+", JSON) tells
+-- more of the one before.
 -- keys   1  root of the queue
 -- args   1  map {after: str, limit: int}; after "" reads from the beginning, "$" only tells the newest id
 -- reply  [first id kept or "", newest id or "", [[id, [event, job id…]]…]]

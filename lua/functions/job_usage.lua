@@ -1,6 +1,7 @@
 --- job_usage: book what one model call of a job has used. The one write that is taken without a current token.
 -- keys   1  root of the queue
--- args   1  map {id, call: str, model: str, tokens: {category: int}, costs: {name: nano int}, entry: json str}
+-- args   1  map {id, call: str, model: str, tokens: {category: int}, costs: {name: nano int}, entry: json str,
+--           event?: json str (what the event tells; default: the entry)}
 -- reply  1 booked, 0 booked before
 -- error  ARG GONE
 -- cost   O(categories)
@@ -21,6 +22,7 @@ local function job_usage(keys, args)
     tokens = arg.amounts(map, 'tokens'),
     costs = arg.amounts(map, 'costs'),
   }
+  local told = arg.maybe_text(map, 'event') or report.entry
   local record = job.read(root, id, { 'state', 'satellites', 'removed' })
   if not record or record.removed then
     reply.gone(id)
@@ -28,7 +30,7 @@ local function job_usage(keys, args)
   if not usage.book(root, id, record, report, num.now()) then
     return 0
   end
-  event.append(root, { 'usage', id })
+  event.append(root, { 'usage', id, event.MORE, told })
   return 1
 end
 

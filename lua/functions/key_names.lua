@@ -1,7 +1,7 @@
 --- key_names: the layout spelled out, for the test that compares it with _keys.py.
 -- keys   1  root of the queue
 -- args   none
--- reply  [name, key…] with id "ID", worker "W", minute 7
+-- reply  [name, key…] with id "ID", worker "W", minute and hour 7
 -- error  none
 -- cost   O(1)
 local layout = require('lib.layout')
@@ -26,6 +26,7 @@ local function key_names(keys)
   add('turn', layout.turn(root, 'W'))
   add('removed', layout.removed(root, 7))
   add('minute', layout.minute(root, 7))
+  add('hour', layout.hour(root, 7))
   return names
 end
 

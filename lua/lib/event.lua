@@ -1,7 +1,8 @@
---- event: the queue's event stream. One entry per call, whose fields are (event, job id) pairs in order.
+--- event: the queue's event stream. One entry per call, whose fields are (event, job id) pairs in order; a pair
+-- ("+", JSON) tells more of the one before.
 local layout = require('lib.layout')
 
-local event = {}
+local event = { MORE = '+' }
 
 local MAX_ENTRIES = 5000
 

@@ -66,6 +66,11 @@ function layout.minute(root, minute)
   return root .. ':minute:' .. string.format('%.0f', minute)
 end
 
+-- The same of an hour, kept for longer.
+function layout.hour(root, hour)
+  return root .. ':hour:' .. string.format('%.0f', hour)
+end
+
 function layout.models(root)
   return root .. ':models'
 end

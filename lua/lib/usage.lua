@@ -1,4 +1,5 @@
---- usage: the ledger of one job and the queue's minute buckets. Tokens are integers, money integer nano-units.
+--- usage: the ledger of one job and the queue's buckets of minutes and hours. Tokens are integers, money integer
+-- nano-units.
 local job = require('lib.job')
 local layout = require('lib.layout')
 local num = require('lib.num')
@@ -6,7 +7,9 @@ local num = require('lib.num')
 local usage = {}
 
 local MINUTE_MS = 60000
+local HOUR_MS = 3600000
 local KEEP_MS = 90000000 -- 25 hours
+local KEEP_HOURS_MS = 2764800000 -- 32 days
 local MAX_MODELS = 200
 
 --- The name under which a model is counted: its own for the first 200 of a queue, then "other".
@@ -39,8 +42,12 @@ local function add_up(key, report, model, more)
   redis.call('HSET', key, unpack(more))
 end
 
-local function minute_of(root, now)
-  return layout.minute(root, math.floor(now / MINUTE_MS))
+--- The buckets of an instant: {key, how long it is kept}.
+local function buckets_of(root, now)
+  return {
+    { layout.minute(root, math.floor(now / MINUTE_MS)), KEEP_MS },
+    { layout.hour(root, math.floor(now / HOUR_MS)), KEEP_HOURS_MS },
+  }
 end
 
 --- Note, before its first field, that the job owns a ledger.
@@ -51,19 +58,23 @@ local function own(root, id, record)
   end
 end
 
---- Book one report {call, model, tokens, costs, entry}; answers false if this call was booked before. The minute
--- comes after the job: a break may leave its sums short, never too high.
+--- Book one report {call, model, tokens, costs, entry}; answers false if this call was booked before. The buckets
+-- come after the job: a break may leave their sums short, never too high.
 function usage.book(root, id, record, report, now)
-  local key, minute = layout.satellite(root, id, 'usage'), minute_of(root, now)
+  local key, buckets = layout.satellite(root, id, 'usage'), buckets_of(root, now)
   if redis.call('HEXISTS', key, 'call:' .. report.call) == 1 then
-    redis.call('PEXPIRE', minute, KEEP_MS)
+    for _, bucket in ipairs(buckets) do
+      redis.call('PEXPIRE', bucket[1], bucket[2])
+    end
     return false
   end
   own(root, id, record)
   local model = ':' .. counted_as(root, report.model) .. '\n'
   add_up(key, report, '', { 'call:' .. report.call, report.entry })
-  add_up(minute, report, model, {})
-  redis.call('PEXPIRE', minute, KEEP_MS)
+  for _, bucket in ipairs(buckets) do
+    add_up(bucket[1], report, model, {})
+    redis.call('PEXPIRE', bucket[1], bucket[2])
+  end
   return true
 end
 

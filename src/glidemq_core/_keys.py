@@ -115,6 +115,7 @@ def all_names(root: str) -> dict[str, str]:
         "turn": f"{root}:turn:W",
         "removed": f"{root}:removed:7",
         "minute": f"{root}:minute:7",
+        "hour": f"{root}:hour:7",
     }
 
 

@@ -85,7 +85,7 @@ class PaidCalls:
         priced = {
             name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
         }
-        entry: dict[str, object] = {
+        facts: dict[str, object] = {
             "call": call,
             "model": model,
             "provider": provider,
@@ -95,8 +95,7 @@ class PaidCalls:
             "tokens": counted,
             "costs": {name: str(Decimal(nano).scaleb(-9)) for name, nano in priced.items()},
         }
-        if details:
-            entry["details"] = details
+        entry = {**facts, "details": details} if details else facts
         args: dict[str, object] = {
             "id": self.id,
             "call": call,
@@ -105,6 +104,8 @@ class PaidCalls:
             "costs": priced,
             "entry": _codec.dumps(entry, "usage", limit=65_536),
         }
+        if details:
+            args["event"] = _codec.dumps(facts, "usage")
         await self._gate.settle(
             call,
             tokens=counted,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from ._units import Seconds, seconds, whole
 from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
 from .job import error_of
 from .stream import JobStream
-from .usage import UsageSummary, summary_of
+from .usage import UsageSummary, span_of, summary_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,16 @@ class Event:
     Attributes:
         id: Its place; give the last one seen as `after=` to go on from there.
         type: "added", "active", "completed", "failed", "cancelled", "delayed", "waiting", "stalled", "progress",
-            "usage", "removed", "paused", "resumed".
+            "usage", "signal", "removed", "paused", "resumed".
         job_id: The job, "" for events of the queue.
+        details: Of a "usage" event, the call: call, model, provider, run, attempt, status, tokens per category, costs
+            per name (decimal texts). Empty for all others.
     """
 
     id: str
     type: str
     job_id: str
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,8 @@ class QueueReader:
                 raise StreamGap("", after=position, first=first.decode())
             for entry_id, fields in entries:
                 position = entry_id.decode()
-                for i in range(0, len(fields), 2):
-                    yield Event(position, fields[i].decode(), fields[i + 1].decode())
+                for event in _events_of(position, fields):
+                    yield event
             if not entries:
                 await asyncio.sleep(0.1)  # no subscription for events: a steady listener polls
 
@@ -146,20 +149,36 @@ class QueueReader:
         rows = msgspec.msgpack.decode(await self._call("queue_workers", {}))
         return [WorkerState(name, idle / 1000, jobs) for name, idle, jobs in rows]
 
-    async def usage_summary(self, *, window: Seconds = timedelta(hours=1)) -> UsageSummary:
-        """What this queue's jobs have used in the last `window` seconds (24 hours at most), per model.
+    async def usage_summary(
+        self,
+        *,
+        window: Seconds | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        queues: Sequence[str] = (),
+        models: Sequence[str] | None = None,
+    ) -> UsageSummary:
+        """What jobs have used in a span of time, per model and per queue; those that failed or were removed, too.
 
-        Counted when it was reported, in whole minutes; jobs that failed or were removed are in it.
+        Counted when it was reported: in whole minutes, or in whole hours if the span begins more than 24 hours ago.
+
+        Args:
+            window: The last so many seconds, 31 days at most. Default: an hour.
+            start, end: Or from one aware instant to another one, at most 31 days ago; default: to now.
+            queues: Names of further queues on this server that are added up with this one.
+            models: Count these models only.
         """
-        minutes = max(1, round(seconds(window, "window", low=1) / 60))
-        if minutes > 1440:
-            raise InvalidOption("window", window, "longer than 24 hours")
         now = (await self._call("queue_usage", {"first": 0, "last": 0}))[0]
-        rows: list[Any] = []
-        for first in range(now - minutes + 1, now + 1, 120):
-            args: dict[str, object] = {"first": first, "last": min(first + 119, now)}
-            rows += (await self._call("queue_usage", args))[1:]
-        return summary_of(rows)
+        span = span_of(now, window=window, start=start, end=end)
+        names = dict.fromkeys([self.name, *queues])
+        client = (await self._opened.here()).client
+        rows: dict[str, list[Any]] = {}
+        for name in names:
+            root = _keys.root_of(_keys.check_name(name, "queues"))
+            rows[name] = []
+            for args in span.pages():
+                rows[name] += (await client.call("queue_usage", root, args))[1:]
+        return summary_of(rows, models)
 
     async def _hub(self) -> Hub:
         return (await self._opened.here()).hub
@@ -186,6 +205,21 @@ def _place(after: str | None) -> str:
     if not re.fullmatch(r"\d{1,19}-\d{1,19}", after):
         raise InvalidOption("after", after, "not the id of a chunk or an event")
     return after
+
+
+def _events_of(place: str, fields: Sequence[bytes]) -> Iterator[Event]:
+    """The events of one entry; a pair named "+" tells more of the one before."""
+    last: Event | None = None
+    for i in range(0, len(fields), 2):
+        kind, text = fields[i].decode(), fields[i + 1]
+        if kind == "+" and last is not None:
+            last = replace(last, details=loads(text))
+            continue
+        if last is not None:
+            yield last
+        last = Event(place, kind, text.decode())
+    if last is not None:
+        yield last
 
 
 def _is_older(a: str, b: str) -> bool:

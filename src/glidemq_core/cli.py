@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -236,9 +236,23 @@ def events(
 
 
 @app.command()
-def usage(queue: QueueName, url: Url = None) -> None:
-    """Print the queue's tokens and costs, as JSON."""
-    _print_json(_on(queue, url, lambda opened: opened.usage_summary()))
+def usage(
+    queue: QueueName,
+    more: Annotated[list[str] | None, typer.Argument(help="Further queues, added up.")] = None,
+    *,
+    last: Annotated[float | None, typer.Option(help="Seconds up to now; default: 3600.")] = None,
+    start: Annotated[datetime | None, typer.Option(help="From this time (UTC) on.")] = None,
+    end: Annotated[datetime | None, typer.Option(help="Up to this time (UTC).")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; repeatable.")] = None,
+    url: Url = None,
+) -> None:
+    """Print the tokens and costs of queues, per model, as JSON."""
+    span = {name: at.replace(tzinfo=UTC) for name, at in (("start", start), ("end", end)) if at}
+
+    async def use(opened: Queue) -> Any:
+        return await opened.usage_summary(window=last, queues=more or (), models=model, **span)
+
+    _print_json(_on(queue, url, use))
 
 
 @app.command()

@@ -55,7 +55,7 @@ KEY_TABLE: Final = (
     _KeyRule(f"inbox:{_ID}", "list", "always"),
     _KeyRule(f"turn:{_ID}", "hash", "always"),
     _KeyRule(r"removed:\d+", "set", "always"),
-    _KeyRule(r"minute:\d+", "hash", "always"),
+    _KeyRule(r"(minute|hour):\d+", "hash", "always"),
 )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -221,7 +221,12 @@ def test_bad_worker_option_is_named(field, value):
         (lambda queue: queue.jobs("waiting", limit=1001), "limit"),
         (lambda queue: queue.usage_summary(window=0), "window"),
         (lambda queue: queue.usage_summary(window=NAN), "window"),
-        (lambda queue: queue.usage_summary(window=timedelta(hours=25)), "window"),
+        (lambda queue: queue.usage_summary(window=timedelta(days=32)), "window"),
+        (lambda queue: queue.usage_summary(window=60, end=datetime.now(UTC)), "window"),
+        (lambda queue: queue.usage_summary(start=datetime(2026, 1, 1)), "start"),  # noqa: DTZ001 that is what is wrong
+        (lambda queue: queue.usage_summary(start=datetime(2026, 1, 1, tzinfo=UTC)), "start"),
+        (lambda queue: queue.usage_summary(start=datetime.now(UTC) + timedelta(days=1)), "end"),
+        (lambda queue: queue.usage_summary(queues=["a:b"]), "queues"),
         (lambda queue: anext(queue.stream("j", after="soon")), "after"),
         (lambda queue: anext(queue.events(after="soon")), "after"),
     ],

@@ -219,7 +219,7 @@ class Engine:
         return self.server.cmd("PTTL", f"{self.root}:{key}")
 
     def events(self) -> list[tuple[str, str]]:
-        """All events: (what, job id)."""
+        """All events: (what, job id); ("+", JSON) tells more of the one before."""
         entries = self.call("event_read", after="", limit=1000)[2]
         flat = [part.decode() for _, fields in entries for part in fields]
         return list(zip(flat[::2], flat[1::2], strict=True))

@@ -40,10 +40,10 @@ def test_calls_add_up_on_the_job_and_in_the_minute(engine: Engine):
         "tokens:m\noutput": "4",
         "costs:m\ntotal": "1000000",
     }
-    new = {name for name in engine.names() - before if not name.startswith("minute:")}
+    new = {name for name in engine.names() - before if not name.startswith(("minute:", "hour:"))}
     assert new == {"job:a:usage", "models"}
     assert engine.job("a")["satellites"] == "usage"
-    assert engine.events()[-1] == ("usage", "a")
+    assert engine.events()[-2:] == [("usage", "a"), ("+", report("a/1/2")["entry"])]
 
 
 def test_call_counts_once(engine: Engine):

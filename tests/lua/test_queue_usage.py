@@ -21,6 +21,23 @@ def test_minutes_are_answered_after_the_minute_of_now(engine: Engine):
     assert engine.dump() == before
 
 
+def test_hours_hold_the_same_and_are_kept_for_a_month(engine: Engine):
+    engine.active()
+    engine.call("job_usage", id="a", **report("1"))
+    engine.call("job_usage", id="a", **report("2"))
+    hour = engine.now() // 3_600_000
+
+    now, *rows = engine.call("queue_usage", first=hour - 1, last=hour + 1, hours=True)
+
+    assert now in (hour, hour + 1)
+    counted = {
+        fields[i]: int(fields[i + 1]) for _, fields in rows for i in range(0, len(fields), 2)
+    }
+    assert counted[b"calls:m\n"] == 2
+    kept = [engine.ttl(name) for name in engine.names() if name.startswith("hour:")]
+    assert min(kept) > 31 * 86_400_000
+
+
 def test_span_is_bounded(engine: Engine):
     engine.active()
     engine.call("job_usage", id="a", **report())
