@@ -66,7 +66,7 @@ local function is_busy(root, now, line)
 end
 
 --- What stops a caller at one limiter: kind and the slot he is given, or nil.
-local function stop(root, now, line, is_due)
+local function stop(root, now, line, is_due, look)
   local settings, state, amounts = line.conf, line.state, line.amounts
   local open = settings.breaker and breaker.wait(state.breaker, now) or 0
   if open > 0 then
@@ -76,7 +76,7 @@ local function stop(root, now, line, is_due)
   if wait > 0 then
     return 'throttled', limiter.rate_slot(state, settings, amounts, now, wait, is_due)
   end
-  if is_busy(root, now, line) then
+  if not look and is_busy(root, now, line) then -- who only looks has no need of a place yet
     return 'throttled', limiter.busy_slot(state, settings, now)
   end
 end
@@ -86,7 +86,7 @@ function ask.limiters(root, now, call, is_due)
   local stopped
   for i, line in ipairs(call.limiters) do
     limiter.advance(line.state, line.conf, now)
-    local kind, at = stop(root, now, line, is_due)
+    local kind, at = stop(root, now, line, is_due, call.look)
     if kind and not (stopped and stopped[2] >= at) then
       stopped = { kind, at, i }
     end

@@ -45,6 +45,14 @@ def test_wrong_argument_is_refused_and_changes_nothing(ledger: LedgerEngine):
     assert ledger.names() == set()
 
 
+def test_look_asks_for_rates_and_not_for_places(ledger: LedgerEngine):
+    one = {"name": "p", "axes": [], "concurrency": 1}
+    assert ledger.limited("j/1/1", 1, one) == ["ok"]
+
+    assert ledger.limited("k/1/1", 1, one)[0] == "throttled"
+    assert ledger.limited("l/1/look", 1, one, look=True) == ["ok"]
+
+
 def test_look_answers_as_a_reserve_and_sets_nothing_aside(ledger: LedgerEngine):
     ledger.open(total=10)
     before = ledger.names()
