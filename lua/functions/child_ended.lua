@@ -7,6 +7,7 @@
 -- cost   O(log n)
 local arg = require('lib.arg')
 local change = require('lib.change')
+local defaults = require('lib.defaults')
 local ending = require('lib.ending')
 local family = require('lib.family')
 local job = require('lib.job')
@@ -20,7 +21,7 @@ local function fail_parent(root, id, record, text)
     redis.call('HSET', layout.job(root, id), 'child_failed', text)
     return
   end
-  local tx = ending.begin(root, num.now())
+  local tx = ending.begin(root, num.now(), defaults.read(root))
   local fields = { 'reason', 'child_failed' }
   ending.error(tx, id, record, fields, text, 'failed')
   ending.terminal(tx, id, record, job.index_of(record), 'failed', fields)

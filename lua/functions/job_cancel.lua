@@ -6,6 +6,7 @@
 -- cost   O(log n)
 local arg = require('lib.arg')
 local change = require('lib.change')
+local defaults = require('lib.defaults')
 local ending = require('lib.ending')
 local job = require('lib.job')
 local layout = require('lib.layout')
@@ -44,7 +45,7 @@ local function job_cancel(keys, args)
     wake.tell(root, record.owner, 'cancel ' .. id .. ' ' .. record.token)
     return 'requested'
   end
-  local tx = ending.begin(root, num.now())
+  local tx = ending.begin(root, num.now(), defaults.read(root))
   change.set(tx, id, { 'cancel_requested', 1 })
   ending.terminal(tx, id, record, job.index_of(record), 'cancelled', { 'reason', 'cancelled' })
   ending.commit(tx)

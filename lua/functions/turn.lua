@@ -15,6 +15,7 @@ local arg = require('lib.arg')
 local build = require('lib.build')
 local change = require('lib.change')
 local claim = require('lib.claim')
+local defaults = require('lib.defaults')
 local hand_in = require('lib.hand_in')
 local layout = require('lib.layout')
 local lease = require('lib.lease')
@@ -85,8 +86,10 @@ local function turn(keys, args)
   if stored then
     return again(root, stored, call)
   end
-  local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused', 'limits_version')
+  local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused', 'limits_version',
+    'defaults')
   local meta = { last_call = values[1], break_at = values[2], tick_at = values[3], paused = values[4] }
+  defaults.note(root, values[6], call.keep)
   lease.note_started(root, started, now)
   local codes = hand_in.run(root, now, done, call)
   upkeep.run(root, now, meta, call)

@@ -26,7 +26,7 @@ ending.SHORT = { 'state', 'token', 'run', 'cancel_requested', 'keep_completed', 
 function ending.begin(root, now, defaults)
   local tx = change.begin(root)
   tx.now = now
-  tx.defaults = defaults or {}
+  tx.defaults = defaults
   tx.buried = {}
   tx.trim = {}
   tx.ends, tx.errors = {}, {}

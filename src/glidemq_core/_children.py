@@ -45,12 +45,19 @@ class Children:
         args: dict[str, object] = {
             "parent": self._run.id,
             "token": self._run.token,
-            "children": [[label, dumps({"queue": place, "id": wire["id"]}, "child")]],
+            "children": [
+                [label, dumps({"queue": place, "id": wire["id"], "added": "running"}, "child")]
+            ],
             "add": [[place, dumps(wire, "child", limit=2 * 1_048_576)]],
         }
         standing = await self._host.client.call("child_expect", self._host.root, args)
         self._host.relay.kick()  # the worker may take no turn for long, and the child wait for it
-        return loads(standing[0])["id"]
+        found = loads(standing[0])
+        if "added" not in found:
+            raise InvalidOption(
+                "key", label, "is a child that this job was added with; give it another key"
+            )
+        return found["id"]
 
     def _inherited(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """A child spends from the budgets of its parent, too."""

@@ -65,10 +65,20 @@ class Consumer:
     # -- what the worker asks for --------------------------------------------------------------------------------
 
     async def consume(self) -> None:
-        """Work until `drain` was called and everything in hand is settled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_FLIGHTS):
-                group.create_task(self._flight())
+        """Work until `drain` was called and everything in hand is settled.
+
+        Raises:
+            ServerError: The server refuses turns for good; what is in hand can't be handed in.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_FLIGHTS):
+                    group.create_task(self._flight())
+        except ExceptionGroup as group:
+            for run in list(self.runs.values()):
+                run.stop("lease_lost")  # soon they are another worker's
+            refusal = group.exceptions[0]
+            raise refusal from refusal.__cause__
 
     def wake(self) -> None:
         """There may be work in the queue."""

@@ -65,9 +65,9 @@ class Executor:
             value = await self._call_handler(run, job)
         except (asyncio.CancelledError, RunStopped) as error:
             return self._stopped(run) or self._failed(run, error)
-        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit):
             raise  # the process or the loop is to end
-        except BaseException as error:  # noqa: BLE001 any error of a handler is an outcome, or its slot were lost
+        except BaseException as error:  # noqa: BLE001 any error of a handler is an outcome, sys.exit() too: it would take all the others' jobs along, and then come again
             return self._raised(run, error)
         finally:
             run.is_in_handler = False

@@ -263,6 +263,9 @@ class RunningJob(PaidCalls):
             key: The name of its result. Default: `name`, numbered.
             on_failure: What its end means for this job if it does not complete (see `FlowJob.on_child_failure`).
             options: Further options of `Queue.add`, by name.
+
+        Raises:
+            InvalidOption: An option is refused, or the job's flow has given it a child of that key. Nothing was added.
         """
         self._check_lease()
         return await Children(self._run, self._host).add(

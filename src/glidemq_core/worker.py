@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -20,10 +21,12 @@ from ._executor import Handlers, check_handlers
 from ._target import Target, resolve
 from ._turns import TurnSettings
 from ._units import Seconds, seconds, whole
-from .errors import InvalidOption
+from .errors import GlideMQError, InvalidOption
 from .options import Keep, keep_text
 from .retry import BackoffFunction
 from .throttle import Throttle, wires_of
+
+logger = logging.getLogger(__name__)
 
 
 class Worker:
@@ -119,7 +122,7 @@ class Worker:
             )
 
     async def __aenter__(self) -> Self:
-        self._background = asyncio.get_running_loop().create_task(self._work())
+        self._background = asyncio.get_running_loop().create_task(self._work_unseen())
         started = asyncio.get_running_loop().create_task(self._started.wait())
         await asyncio.wait({self._background, started}, return_when=asyncio.FIRST_COMPLETED)
         started.cancel()
@@ -136,6 +139,14 @@ class Worker:
         if self._background is not None:
             await self.stop()
             await self._background
+
+    async def _work_unseen(self) -> None:
+        try:
+            await self._work()
+        except GlideMQError:
+            # It is raised where the block ends, which may be in days.
+            logger.exception("worker %s has ended", self.name)
+            raise
 
     async def _work(self) -> None:
         if self._engine is not None:

@@ -11,7 +11,9 @@ from glidemq_core import (
     InvalidOption,
     JobFailed,
     Queue,
+    ServerError,
     UnrecoverableError,
+    Worker,
     current_job,
 )
 from tests.harness.processes import eventually
@@ -97,13 +99,41 @@ async def test_whatever_a_handler_raises_ends_its_run_and_frees_its_slot(queue, 
         assert await good.result(timeout=5) == "good"
 
 
-async def test_exit_in_a_thread_ends_the_job_and_not_the_worker(queue, work):
-    def handler(job):
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_exit_in_a_handler_ends_the_job_and_not_the_worker(queue, work, kind):
+    async def handler(job):
         sys.exit(1)
 
-    async with work(handler):
-        with pytest.raises(JobFailed, match="SystemExit"):
-            await (await queue.add("n")).result(timeout=5)
+    def threaded(job):
+        sys.exit(1)
+
+    async with work(handler if kind == "async" else threaded):
+        for _ in range(2):
+            with pytest.raises(JobFailed, match="SystemExit"):
+                await (await queue.add("n")).result(timeout=5)
+
+
+async def test_worker_whose_turns_are_refused_ends_with_the_servers_words(
+    url, server, queue_name, caplog
+):
+    stopped = asyncio.Event()
+
+    async def handler(job):
+        server.cmd("DEL", f"glidemq:{{{queue_name}}}:delayed")
+        server.cmd("SET", f"glidemq:{{{queue_name}}}:delayed", "foreign")
+        try:
+            await asyncio.sleep(30)
+        finally:
+            stopped.set()
+
+    async with Queue(queue_name, connection=url) as queue:
+        await queue.add("n")
+        with pytest.raises(ServerError, match="WRONGTYPE"):
+            await Worker(queue_name, handler, connection=url, concurrency=2).run()
+        await asyncio.wait_for(stopped.wait(), 5)
+        with pytest.raises(ServerError, match="WRONGTYPE"):
+            async with Worker(queue_name, handler, connection=url):
+                await eventually(lambda: "has ended" in caplog.text)
 
 
 async def test_cancelled_worker_stops_its_handlers_and_gives_their_jobs_back(queue, work):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from glidemq_core import Budget, JobFailed, UnrecoverableError
+from glidemq_core import Budget, FlowJob, FlowProducer, JobFailed, UnrecoverableError
 from glidemq_core.ledger import Ledger
 from tests.harness.processes import eventually
 
@@ -82,6 +82,36 @@ async def test_each_way_to_fail_for_good_leaves_one_copy(
         assert "attempt 2" in copy.data["error"]["traceback"]
         assert copy.data["options"]["attempts"] == 2
     assert len(await copies(graveyard)) == 1  # none of the cancelled one
+
+
+@pytest.mark.parametrize("when", ["flow", "running"])
+async def test_parent_that_its_child_fails_while_it_waits_leaves_a_copy(
+    queue, work, graveyard, any_url, when
+):
+    async def parent(job):
+        await job.add_child("child")
+        await job.wait_for_children()
+
+    async with (
+        work({"parent": parent, "child": breaks}, dead_letter=graveyard.name),
+        FlowProducer(any_url) as flows,
+    ):
+        if when == "flow":
+            child = FlowJob(name="child", queue=queue.name)
+            added = await flows.add(FlowJob(name="parent", queue=queue.name, children=[child]))
+        else:
+            added = await queue.add("parent")
+        with pytest.raises(JobFailed) as caught:
+            await queue.result(added.id, timeout=10)
+        found = await eventually(lambda: both(graveyard))
+
+    assert caught.value.reason == "child_failed"
+    assert found["parent"].data["reason"] == "child_failed"
+
+
+async def both(graveyard):
+    found = {job.name: job for job in await graveyard.jobs("waiting")}
+    return found if len(found) == 2 else None
 
 
 async def test_copy_is_there_although_the_job_is_removed_at_once(queue, work, graveyard):
