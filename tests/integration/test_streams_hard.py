@@ -3,14 +3,26 @@
 import asyncio
 
 from glidemq_core import NewJob, kept_text
+from tests.harness.processes import eventually
 
 
 async def read(stream):
     return [chunk async for chunk in stream]
 
 
-async def test_five_hundred_streams_at_once_are_each_whole(queue, work):
+async def test_five_hundred_streams_at_once_are_each_whole_over_one_subscription(
+    queue, work, any_server
+):
+    subscribed = []
+    where = "SHARDNUMSUB" if any_server.is_cluster else "NUMSUB"
+
+    def subscriptions():
+        return any_server.cmd("PUBSUB", where, f"glidemq:{{{queue.name}}}:news")[1]
+
     async def handler(job):
+        if job.data == 499:
+            await eventually(subscriptions)
+            subscribed.append(subscriptions())
         for i in range(12):
             await job.stream_chunk("content", f"{job.data}:{i} ")
             await asyncio.sleep(0)
@@ -20,6 +32,7 @@ async def test_five_hundred_streams_at_once_are_each_whole(queue, work):
         jobs = await queue.add_many(NewJob(name="n", data=i) for i in range(500))
         seen = await asyncio.gather(*(read(job.stream()) for job in jobs))
         results = [await job.result(timeout=10) for job in jobs]
+    assert subscribed == [1]
     assert [kept_text(chunks) for chunks in seen] == results
     assert all(chunks[-1].type == "end" for chunks in seen)
 

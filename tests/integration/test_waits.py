@@ -92,6 +92,20 @@ async def test_suspend_takes_a_signal_of_any_name(queue, work):
     assert abs((datetime.now(UTC) - listed.since).total_seconds()) < 10
 
 
+async def test_listed_wait_has_its_reason_its_beginning_and_its_deadline(queue, work):
+    async with work({"ask": asks}):
+        job = await queue.add("ask")
+        await until_state(job, "suspended")
+        (listed,) = await queue.suspended()
+    assert (listed.job_name, listed.waits_for, listed.reason) == ("ask", "approve", "over $100")
+    assert abs((datetime.now(UTC) - listed.since).total_seconds()) < 10
+    assert 59 <= (listed.deadline - listed.since).total_seconds() <= 61
+
+
+async def asks(job):
+    await job.wait_for_signal("approve", timeout=60, reason="over $100")
+
+
 async def test_same_signal_sent_twice_is_one_message(queue, work):
     async def handler(job):
         first = (await job.wait_for_signal("go")).data
