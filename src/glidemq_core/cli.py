@@ -8,40 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import importlib
-import json
 import sys
 import threading
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, NoReturn, TypeVar, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import Ledger, Queue, Worker
+from . import Queue, Worker
+from ._cli_budgets import audit, budget_app
+from ._cli_tools import (
+    AsJson,
+    JobId,
+    LedgerName,
+    QueueName,
+    Url,
+    fail,
+    on,
+    on_ledger,
+    parsed,
+    print_json,
+)
 from .errors import GlideMQError
 from .job import State
-
-Result = TypeVar("Result")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Jobs on Valkey.")
 server_app = typer.Typer(no_args_is_help=True, help="The embedded server of a folder.")
 app.add_typer(server_app, name="server")
-budget_app = typer.Typer(no_args_is_help=True, help="What may be spent, and what has been.")
 app.add_typer(budget_app, name="budget")
+app.command()(audit)
 
-QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
-JobId = Annotated[str, typer.Argument(metavar="ID")]
-Url = Annotated[str | None, typer.Option("--url", envvar="GLIDEMQ_URL", help="valkey://host:port")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BudgetId = Annotated[str, typer.Argument(metavar="BUDGET")]
-LedgerName = Annotated[str, typer.Option("--ledger", help="The name of its ledger.")]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="The server's folder; default: the nearest .glidemq.")
 ]
@@ -74,7 +76,7 @@ def add(
     url: Url = None,
 ) -> None:
     """Add a job and print its id."""
-    value = _parsed(data)
+    value = parsed(data)
 
     async def use(opened: Queue) -> str:
         job = await opened.add(
@@ -82,16 +84,16 @@ def add(
         )
         return job.id
 
-    print(_on(queue, url, use))
+    print(on(queue, url, use))
 
 
 @app.command()
 def get(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Print all that is known of a job, as JSON."""
-    job = _on(queue, url, lambda opened: opened.get(id))
+    job = on(queue, url, lambda opened: opened.get(id))
     if job is None:
-        _fail(f"no job {id!r} in queue {queue!r}")
-    _print_json(job)
+        fail(f"no job {id!r} in queue {queue!r}")
+    print_json(job)
 
 
 @app.command(name="list")
@@ -105,9 +107,9 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs of a state."""
-    jobs = _on(queue, url, lambda opened: opened.jobs(state, start=start, limit=limit))
+    jobs = on(queue, url, lambda opened: opened.jobs(state, start=start, limit=limit))
     if as_json:
-        _print_json(jobs)
+        print_json(jobs)
         return
     table = Table("id", "name", "attempt", "run", "created", "error")
     for job in jobs:
@@ -126,11 +128,11 @@ def list_jobs(
 @app.command()
 def counts(queue: QueueName, url: Url = None, as_json: AsJson = False) -> None:
     """Print how many jobs are in each state."""
-    numbers = _on(queue, url, lambda opened: opened.counts())
+    numbers = on(queue, url, lambda opened: opened.counts())
     if as_json:
-        _print_json(numbers)
+        print_json(numbers)
         return
-    for state, number in _plain(numbers).items():
+    for state, number in numbers.items():
         print(f"{state:18}{number:>10,}")
 
 
@@ -147,19 +149,19 @@ def stream(
     async def use(opened: Queue) -> None:
         async for chunk in opened.stream(id, after=after):
             if as_json:
-                _print_json(chunk, indent=None)
+                print_json(chunk, indent=None)
             elif chunk.type == "content":
                 print(chunk.content, end="", flush=True)
             else:
                 print(f"\n[{chunk.type}]", file=sys.stderr)
 
-    _on(queue, url, use)
+    on(queue, url, use)
 
 
 @app.command()
 def log(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Print what a job's handler logged."""
-    for line in _on(queue, url, lambda opened: opened.log(id)):
+    for line in on(queue, url, lambda opened: opened.log(id)):
         print(line)
 
 
@@ -171,31 +173,65 @@ def result(
     url: Url = None,
 ) -> None:
     """Wait for a job's result and print it as JSON."""
-    _print_json(_on(queue, url, lambda opened: opened.result(id, timeout=timeout)))
+    print_json(on(queue, url, lambda opened: opened.result(id, timeout=timeout)))
 
 
 @app.command()
 def cancel(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Cancel a job, whatever its state."""
-    _on(queue, url, lambda opened: opened.cancel(id))
+    on(queue, url, lambda opened: opened.cancel(id))
 
 
 @app.command()
 def retry(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Put a failed or cancelled job back into the line."""
-    _on(queue, url, lambda opened: opened.retry(id))
+    on(queue, url, lambda opened: opened.retry(id))
 
 
 @app.command()
 def promote(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Start a delayed job now."""
-    _on(queue, url, lambda opened: opened.promote(id))
+    on(queue, url, lambda opened: opened.promote(id))
 
 
 @app.command()
 def remove(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Remove a job that is not running."""
-    _on(queue, url, lambda opened: opened.remove(id))
+    on(queue, url, lambda opened: opened.remove(id))
+
+
+# -- people -----------------------------------------------------------------
+
+
+@app.command()
+def suspended(
+    queue: QueueName, *, start: int = 0, limit: int = 20, url: Url = None, as_json: AsJson = False
+) -> None:
+    """List the jobs that wait for a signal: which one, why, since when."""
+    waiting = on(queue, url, lambda opened: opened.suspended(start=start, limit=limit))
+    if as_json:
+        print_json(waiting)
+        return
+    table = Table("id", "name", "waits for", "reason", "since", "until")
+    for job in waiting:
+        times = [f"{at:%Y-%m-%d %H:%M:%S}" if at else "" for at in (job.since, job.deadline)]
+        table.add_row(job.job_id, job.job_name, job.waits_for, job.reason, *times)
+    Console().print(table)
+
+
+@app.command()
+def signal(
+    queue: QueueName,
+    id: JobId,
+    name: str,
+    data: Annotated[str, typer.Argument(help="JSON")] = "null",
+    *,
+    signal_id: Annotated[str | None, typer.Option(help="Sent twice it is one message.")] = None,
+    url: Url = None,
+) -> None:
+    """Send a message to a job: its next wait for that name takes it."""
+    value = parsed(data)
+    on(queue, url, lambda opened: opened.signal(id, name, value, signal_id=signal_id))
 
 
 # -- queues -----------------------------------------------------------------
@@ -204,13 +240,13 @@ def remove(queue: QueueName, id: JobId, url: Url = None) -> None:
 @app.command()
 def pause(queue: QueueName, url: Url = None) -> None:
     """Stop handing out jobs; running ones go on."""
-    _on(queue, url, lambda opened: opened.pause())
+    on(queue, url, lambda opened: opened.pause())
 
 
 @app.command()
 def resume(queue: QueueName, url: Url = None) -> None:
     """Hand out jobs again."""
-    _on(queue, url, lambda opened: opened.resume())
+    on(queue, url, lambda opened: opened.resume())
 
 
 @app.command()
@@ -227,12 +263,12 @@ def events(
     async def use(opened: Queue) -> None:
         async for event in opened.events(after=after):
             if as_json:
-                _print_json(event, indent=None)
+                print_json(event, indent=None)
             else:
                 print(f"{event.id:22} {event.type:18} {event.job_id}", flush=True)
 
     with contextlib.suppress(KeyboardInterrupt):
-        _on(queue, url, use)
+        on(queue, url, use)
 
 
 @app.command()
@@ -252,7 +288,7 @@ def usage(
     async def use(opened: Queue) -> Any:
         return await opened.usage_summary(window=last, queues=more or (), models=model, **span)
 
-    _print_json(_on(queue, url, use))
+    print_json(on(queue, url, use))
 
 
 @app.command()
@@ -279,94 +315,13 @@ def worker(
     asyncio.run(Worker(queue, _imported(handler), connection=url, concurrency=concurrency).run())
 
 
-# -- budgets ----------------------------------------------------------------
+# -- limits -----------------------------------------------------------------
 
 
 @app.command()
-def audit(budget: BudgetId, ledger: LedgerName = "main", url: Url = None) -> None:
-    """Recompute a budget from its entries and print what does not agree (nothing: exit code 0)."""
-    found = _on_ledger(ledger, url, lambda opened: opened.audit(budget))
-    for problem in found.problems:
-        print(problem)
-    if found.problems:
-        raise typer.Exit(1)
-    print(f"{found.entries} entries and {found.open_calls} open calls agree")
-
-
-@budget_app.command("show")
-def budget_show(
-    budget: BudgetId, ledger: LedgerName = "main", url: Url = None, as_json: AsJson = False
-) -> None:
-    """Print a budget's caps, and how far they are used up."""
-    state = _on_ledger(ledger, url, lambda opened: opened.budget(budget))
-    if state is None:
-        _fail(f"no budget {budget!r} in ledger {ledger!r}")
-    if as_json:
-        _print_json(state)
-        return
-    table = Table("cap", "limit", "used", "reserved", "unverified")
-    for name, cap in state.caps.items():
-        limit = "" if cap.limit is None else f"{cap.limit:,f}"
-        parts = (cap.used, cap.reserved, cap.unverified)
-        table.add_row(name, limit, *(f"{part:,f}" if part else "0" for part in parts))
-    Console().print(table)
-    end = f", until {state.window_end:%Y-%m-%d %H:%M %Z}" if state.window_end else ""
-    print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")
-
-
-@budget_app.command("history")
-def budget_history(
-    budget: BudgetId,
-    *,
-    limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 20,
-    before: Annotated[str, typer.Option(help="Go on behind this entry.")] = "",
-    ledger: LedgerName = "main",
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print what happened to a budget: settles, late ones, unverified spend, changes of its caps."""
-    entries = _on_ledger(
-        ledger, url, lambda opened: opened.history(budget, limit=limit, before=before)
-    )
-    if as_json:
-        _print_json(entries)
-        return
-    table = Table("id", "at", "kind", "call", "changes", "note")
-    for entry in entries:
-        changes = ", ".join(f"{name} {gained:+,f}" for name, gained in entry.changes.items())
-        table.add_row(
-            entry.id, f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.kind, entry.call, changes, entry.note
-        )
-    Console().print(table)
-
-
-@budget_app.command("raise")
-def budget_raise(
-    budget: BudgetId,
-    *,
-    tokens: Annotated[int | None, typer.Option(help="The new cap on total tokens.")] = None,
-    cost: Annotated[str | None, typer.Option(help="The new cap on total cost.")] = None,
-    ledger: LedgerName = "main",
-    url: Url = None,
-) -> None:
-    """Give a budget new caps; those that are not named stay. Jobs that wait for room go on."""
-    if tokens is None and cost is None:
-        raise typer.BadParameter("give --tokens or --cost")
-
-    async def use(opened: Ledger) -> bool:
-        state = await opened.budget(budget)
-        if state is None:
-            return False
-        new = state.as_budget()
-        if tokens is not None:
-            new = dataclasses.replace(new, max_total_tokens=tokens)
-        if cost is not None:
-            new = dataclasses.replace(new, max_total_cost=cost)
-        await opened.update_budget(budget, new)
-        return True
-
-    if not _on_ledger(ledger, url, use):
-        _fail(f"no budget {budget!r} in ledger {ledger!r}")
+def limiter(name: str, ledger: LedgerName = "main", url: Url = None) -> None:
+    """Print what is used and left of a limiter, as JSON."""
+    print_json(on_ledger(ledger, url, lambda opened: opened.limiter_state(name)))
 
 
 # -- the embedded server ----------------------------------------------------
@@ -388,7 +343,7 @@ def server_run(folder: Folder = None) -> None:
 @server_app.command("status")
 def server_status(folder: Folder = None) -> None:
     """Print whether the folder's server runs, and where."""
-    _print_json(_embedded().status(folder))
+    print_json(_embedded().status(folder))
 
 
 @server_app.command("stop")
@@ -416,57 +371,11 @@ async def _problems(queue: str, url: str | None) -> list[str]:
         await _client.release_client(client)
 
 
-def _on(name: str, url: str | None, use: Callable[[Queue], Awaitable[Result]]) -> Result:
-    async def run() -> Result:
-        async with Queue(name, connection=url) as queue:
-            return await use(queue)
-
-    return asyncio.run(run())
-
-
-def _on_ledger(name: str, url: str | None, use: Callable[[Ledger], Awaitable[Result]]) -> Result:
-    async def run() -> Result:
-        async with Ledger(name, connection=url) as ledger:
-            return await use(ledger)
-
-    return asyncio.run(run())
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is not JSON: {error}") from error
-
-
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
     if not name:
         raise typer.BadParameter(f"{path!r} is not module:name", param_hint="HANDLER")
     return getattr(importlib.import_module(module), name)
-
-
-def _plain(value: object) -> Any:
-    """Dataclasses as dictionaries; everything else is left for `str`."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    return value
-
-
-def _print_json(value: object, *, indent: int | None = 2) -> None:
-    if isinstance(value, list):
-        value = [_plain(item) for item in cast("list[object]", value)]
-    print(json.dumps(_plain(value), indent=indent, default=_text, ensure_ascii=False), flush=True)
-
-
-def _text(value: object) -> str:
-    """What JSON has no form for: instants as ISO 8601, the rest (decimals, paths) as its text."""
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _fail(message: str) -> NoReturn:
-    print(f"glidemq: {message}", file=sys.stderr)
-    raise typer.Exit(1)
 
 
 if __name__ == "__main__":

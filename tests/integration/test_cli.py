@@ -1,10 +1,14 @@
 """The command line, each command a process of its own."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+
+from glidemq_core import Ledger, Queue, Throttle, Worker
+from tests.harness.processes import eventually
 
 HANDLER = """
 async def shout(job):
@@ -73,6 +77,42 @@ def test_events_go_on_behind_the_one_that_was_seen(url):
         follower.communicate(timeout=20)
 
     assert [(event["type"], event["job_id"]) for event in seen] == [("added", id) for id in ids]
+
+
+async def test_waiting_job_is_listed_with_its_reason_and_signalled(url):
+    async def ask(job):
+        return (await job.wait_for_signal("approve", reason="over $100")).data
+
+    async with (
+        Queue("cli-people", connection=url) as queue,
+        Worker(queue.name, ask, connection=url),
+    ):
+        job = await queue.add("n")
+
+        async def waits():
+            return await queue.suspended()
+
+        await eventually(waits)
+        listed = await asyncio.to_thread(glidemq, url, "suspended", "cli-people", "--json")
+        table = await asyncio.to_thread(glidemq, url, "suspended", "cli-people")
+        sent = await asyncio.to_thread(
+            glidemq, url, "signal", "cli-people", job.id, "approve", '{"ok": true}'
+        )
+        result = await job.result(timeout=5)
+
+    (one,) = json.loads(listed.stdout)
+    assert (one["job_id"], one["waits_for"], one["reason"]) == (job.id, "approve", "over $100")
+    assert "over $100" in table.stdout
+    assert (sent.returncode, result) == (0, {"ok": True})
+
+
+async def test_limiter_is_printed(url):
+    async with Ledger(connection=url) as ledger:
+        held = await ledger.reserve("c", limits={"p": Throttle(rpm=60, concurrency=2)})
+        shown = json.loads((await asyncio.to_thread(glidemq, url, "limiter", "p")).stdout)
+        await held.settle()
+
+    assert (shown["running"], shown["concurrency"], shown["axes"]["rpm"]["used"]) == (1, 2, 1)
 
 
 def test_unknown_job_is_one_line_and_exit_code_1(url):

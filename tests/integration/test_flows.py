@@ -415,25 +415,6 @@ async def test_attempt_that_failed_after_adding_a_child_finds_the_same_child(
     assert (await other.counts())["completed"] == 1
 
 
-async def test_child_with_the_key_of_one_of_the_flow_is_refused(queue, flows, work):
-    async def boss(job):
-        if job.name == "leaf":
-            return None
-        with pytest.raises(InvalidOption) as caught:
-            await job.add_child("leaf", key="first")
-        return [caught.value.field, caught.value.value]
-
-    async with work(boss):
-        flow = FlowJob(
-            name="boss",
-            queue=queue.name,
-            children=[FlowJob(name="leaf", queue=queue.name, key="first")],
-        )
-        handle = await flows.add(flow)
-        assert await queue.result(handle.id, timeout=10) == ["key", "first"]
-    assert (await queue.counts())["completed"] == 2
-
-
 async def test_signal_and_children_can_be_waited_for_together(queue, other, work, leaves):
     async def boss(job):
         await job.add_child("leaf", 1, queue=other.name)

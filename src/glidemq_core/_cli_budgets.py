@@ -1,0 +1,103 @@
+"""The commands about budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import Ledger
+from ._cli_tools import AsJson, LedgerName, Url, fail, on_ledger, print_json
+
+BudgetId = Annotated[str, typer.Argument(metavar="BUDGET")]
+
+budget_app = typer.Typer(no_args_is_help=True, help="What may be spent, and what has been.")
+
+
+def audit(budget: BudgetId, ledger: LedgerName = "main", url: Url = None) -> None:
+    """Recompute a budget from its entries and print what does not agree (nothing: exit code 0)."""
+    found = on_ledger(ledger, url, lambda opened: opened.audit(budget))
+    for problem in found.problems:
+        print(problem)
+    if found.problems:
+        raise typer.Exit(1)
+    print(f"{found.entries} entries and {found.open_calls} open calls agree")
+
+
+@budget_app.command("show")
+def budget_show(
+    budget: BudgetId, ledger: LedgerName = "main", url: Url = None, as_json: AsJson = False
+) -> None:
+    """Print a budget's caps, and how far they are used up."""
+    state = on_ledger(ledger, url, lambda opened: opened.budget(budget))
+    if state is None:
+        fail(f"no budget {budget!r} in ledger {ledger!r}")
+    if as_json:
+        print_json(state)
+        return
+    table = Table("cap", "limit", "used", "reserved", "unverified")
+    for name, cap in state.caps.items():
+        limit = "" if cap.limit is None else f"{cap.limit:,f}"
+        parts = (cap.used, cap.reserved, cap.unverified)
+        table.add_row(name, limit, *(f"{part:,f}" if part else "0" for part in parts))
+    Console().print(table)
+    end = f", until {state.window_end:%Y-%m-%d %H:%M %Z}" if state.window_end else ""
+    print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")
+
+
+@budget_app.command("history")
+def budget_history(
+    budget: BudgetId,
+    *,
+    limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 20,
+    before: Annotated[str, typer.Option(help="Go on behind this entry.")] = "",
+    ledger: LedgerName = "main",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what happened to a budget: settles, late ones, unverified spend, changes of its caps."""
+    entries = on_ledger(
+        ledger, url, lambda opened: opened.history(budget, limit=limit, before=before)
+    )
+    if as_json:
+        print_json(entries)
+        return
+    table = Table("id", "at", "kind", "call", "changes", "note")
+    for entry in entries:
+        changes = ", ".join(f"{name} {gained:+,f}" for name, gained in entry.changes.items())
+        table.add_row(
+            entry.id, f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.kind, entry.call, changes, entry.note
+        )
+    Console().print(table)
+
+
+@budget_app.command("raise")
+def budget_raise(
+    budget: BudgetId,
+    *,
+    tokens: Annotated[int | None, typer.Option(help="The new cap on total tokens.")] = None,
+    cost: Annotated[str | None, typer.Option(help="The new cap on total cost.")] = None,
+    ledger: LedgerName = "main",
+    url: Url = None,
+) -> None:
+    """Give a budget new caps; those that are not named stay. Jobs that wait for room go on."""
+    if tokens is None and cost is None:
+        raise typer.BadParameter("give --tokens or --cost")
+
+    async def use(opened: Ledger) -> bool:
+        state = await opened.budget(budget)
+        if state is None:
+            return False
+        new = state.as_budget()
+        if tokens is not None:
+            new = dataclasses.replace(new, max_total_tokens=tokens)
+        if cost is not None:
+            new = dataclasses.replace(new, max_total_cost=cost)
+        await opened.update_budget(budget, new)
+        return True
+
+    if not on_ledger(ledger, url, use):
+        fail(f"no budget {budget!r} in ledger {ledger!r}")

@@ -1,0 +1,76 @@
+"""What the commands share: their arguments, how they reach a server, how they print."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, NoReturn, TypeVar, cast
+
+import typer
+
+from . import Ledger, Queue
+
+Result = TypeVar("Result")
+
+QueueName = Annotated[str, typer.Argument(metavar="QUEUE")]
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+Url = Annotated[str | None, typer.Option("--url", envvar="GLIDEMQ_URL", help="valkey://host:port")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LedgerName = Annotated[str, typer.Option("--ledger", help="The name of its ledger.")]
+
+
+def on(name: str, url: str | None, use: Callable[[Queue], Awaitable[Result]]) -> Result:
+    """Use a queue."""
+
+    async def run() -> Result:
+        async with Queue(name, connection=url) as queue:
+            return await use(queue)
+
+    return asyncio.run(run())
+
+
+def on_ledger(name: str, url: str | None, use: Callable[[Ledger], Awaitable[Result]]) -> Result:
+    """Use a ledger."""
+
+    async def run() -> Result:
+        async with Ledger(name, connection=url) as ledger:
+            return await use(ledger)
+
+    return asyncio.run(run())
+
+
+def parsed(text: str) -> Any:
+    """An argument that is JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not JSON: {error}") from error
+
+
+def _plain(value: object) -> Any:
+    """Dataclasses as dictionaries; everything else is left for `str`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return value
+
+
+def print_json(value: object, *, indent: int | None = 2) -> None:
+    """Print anything as JSON."""
+    if isinstance(value, list):
+        value = [_plain(item) for item in cast("list[object]", value)]
+    print(json.dumps(_plain(value), indent=indent, default=_text, ensure_ascii=False), flush=True)
+
+
+def _text(value: object) -> str:
+    """What JSON has no form for: instants as ISO 8601, the rest (decimals, paths) as its text."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def fail(message: str) -> NoReturn:
+    """End with one line and exit code 1."""
+    print(f"glidemq: {message}", file=sys.stderr)
+    raise typer.Exit(1)
