@@ -108,7 +108,7 @@ async def test_waiting_job_is_listed_with_its_reason_and_signalled(url):
 
 async def test_limiter_is_printed(url):
     async with Ledger(connection=url) as ledger:
-        held = await ledger.reserve("c", limits={"p": Throttle(rpm=60, concurrency=2)})
+        held = await ledger.reserve("c", limits={"p": Throttle(rpm=1, concurrency=2)})
         shown = json.loads((await asyncio.to_thread(glidemq, url, "limiter", "p")).stdout)
         await held.settle()
 
