@@ -95,6 +95,17 @@ def test_validated_chunks_of_the_sdk():
             delta(content="see", annotations=[{"type": "url_citation"}]),
             [("content", "see", {"index": "0"}), ("citation", '{"type": "url_citation"}', {})],
         ),
+        # Perplexity names its sources in every chunk, in a short and in a long form.
+        ({**delta(content="x"), "citations": ["u"]}, [("content", "x", {"index": "0"})]),
+        ({**delta(finish="stop"), "citations": ["u"]}, [("citation", '{"url": "u"}', {})]),
+        (
+            {
+                **delta(finish="stop"),
+                "citations": ["u"],
+                "search_results": [{"url": "u", "title": "t"}],
+            },
+            [("citation", '{"url": "u", "title": "t"}', {})],
+        ),
     ],
 )
 def test_dialects_of_openai_chat(event, pieces):
