@@ -119,6 +119,9 @@ def server(*, aof: bool = False) -> Iterator[Server]:
             "appendonly": "yes" if aof else "no",
             "appendfsync": "everysec",
             "loglevel": "warning",
+            # As the embedded server has them.
+            "hash-max-listpack-value": 2048,
+            "hash-max-listpack-entries": 64,
         }
         arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
         binary = os.environ.get("VALKEY_SERVER") or str(get_binary_path())
