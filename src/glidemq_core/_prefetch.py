@@ -10,6 +10,7 @@ _SHORT: Final = 0.05
 _STUCK_AFTER: Final = 0.2
 _PAUSE: Final = 5.0
 _WEIGHT: Final = 0.05
+_FEW: Final = 4  # so that a worker with one slot or two does not wait for each reply
 
 
 class Prefetch:
@@ -34,9 +35,9 @@ class Prefetch:
         if self._run >= _SHORT or self._last_finish < self._paused_until:
             self.size = 0
             return
-        # Two turns' worth of what all slots together finish, never more than the slots themselves.
+        # Two turns' worth of what all slots together finish, never many more than the slots themselves.
         rate = self._concurrency / max(self._run, 1e-5)
-        self.size = min(self._concurrency, math.ceil(2 * rate * self._turn))
+        self.size = min(max(self._concurrency, _FEW), math.ceil(2 * rate * self._turn))
 
     def is_stuck(self, now: float) -> bool:
         """Has nothing finished for a while?"""
