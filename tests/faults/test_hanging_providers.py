@@ -99,6 +99,7 @@ async def test_stream_that_hangs_is_given_up_booked_and_begun_again(  # noqa: PL
     url: str,
     provider: Provider,
     client: AsyncOpenAI,
+    aftermath: Aftermath,
     place: int,
     read: int,
 ):
@@ -114,6 +115,7 @@ async def test_stream_that_hangs_is_given_up_booked_and_begun_again(  # noqa: PL
         chunks = [chunk async for chunk in job.stream()]
         result: Any = await job.result(timeout=10)
 
+    aftermath.saw(job.id, chunks)
     assert result["text"] == kept_text(chunks) == "t0 t1 t2 t3 t4 t5 "
     first = [c for c in chunks if c.type == "content" and c.epoch == chunks[0].epoch]
     if read:
