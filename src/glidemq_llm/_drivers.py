@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 
 from glidemq_core.context import RunningJob
 from glidemq_core.errors import BudgetExceeded, GlideMQError
+from glidemq_llm._life_signs import note_reads_async
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.errors import StreamFailed
@@ -102,7 +103,9 @@ class AsyncDriver:
         """Send a call that is answered in one piece; `read` finds the answer's body in what the SDK returns."""
         try:
             await self._admit()
-            answer = await (self._kept(send, read) if self._drains else send())
+            limit = self.call.settings.call_timeout
+            asked = self._asked(send, limit)
+            answer = await (self._kept(asked, read) if self._drains else asked)
             if self._write(await self._taken(answer, read)):
                 await self._job.room()
         except BaseException as error:
@@ -113,15 +116,27 @@ class AsyncDriver:
         return answer
 
     async def _taken(self, answer: T, read: Callable[[T], object]) -> list[Piece]:
-        self.call.answered(answer)
         body = read(answer)
         if inspect.isawaitable(body):
             body = await cast("Awaitable[object]", body)
         return self.call.take(body)
 
-    async def _kept(self, send: Callable[[], Awaitable[T]], read: Callable[[T], object]) -> T:
-        """Send a call whose answer is waited for in the background if its caller is cancelled."""
-        sending = asyncio.ensure_future(send())
+    async def _asked(self, send: Callable[[], Awaitable[T]], limit: float) -> T:
+        """Send a call and wait for what the SDK returns, no longer than `limit` seconds."""
+        bound = asyncio.timeout(limit)
+        try:
+            async with bound:
+                answer = await send()
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            raise self.call.stalled(limit, is_first=True) from None
+        self.call.answered(answer)
+        return answer
+
+    async def _kept(self, asked: Awaitable[T], read: Callable[[T], object]) -> T:
+        """Have an answer waited for in the background if its caller is cancelled."""
+        sending = asyncio.ensure_future(asked)
 
         async def late() -> None:
             await self._taken(await sending, read)
@@ -139,23 +154,20 @@ class AsyncDriver:
         Raises:
             StreamStalled: The provider did not even begin to answer within `first_event_timeout`.
         """
-        limit = self.call.settings.first_event_timeout
         try:
             await self._admit()
             self._watch = _Watch(self.call)
-            bound = asyncio.timeout(limit)
-            try:
-                async with bound:
-                    answer = await send()
-                self.call.answered(answer)
-                return answer
-            except TimeoutError:
-                if not bound.expired():
-                    raise
-                raise self.call.stalled(limit, is_first=True) from None
+            stream = await self._asked(send, self.call.settings.first_event_timeout)
+            note_reads_async(stream, self._lives)
+            return stream
         except BaseException as error:
             await self.settle(mark(error))
             raise
+
+    def _lives(self) -> None:
+        self._job.touch()
+        if self._watch is not None:
+            self._watch.has_sign()
 
     def events(
         self,
@@ -391,6 +403,12 @@ class _Watch:
             self._limit = self._call.settings.idle_timeout
             self.close()
             self._timer = self._loop.call_later(self._limit, self._look)
+
+    def has_sign(self) -> None:
+        """It has not, but the provider is there."""
+        self._since = self._loop.time()
+        if self._is_first:
+            self._first_until = self._since + self._limit
 
     def blamed(self, caught: BaseException) -> BaseException:
         """What has ended the stream: a cancellation that was the watch's own is a StreamStalled."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from glidemq_core.errors import BudgetExceeded
 from glidemq_llm._drivers import feedback, mark, readable
+from glidemq_llm._life_signs import note_reads
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.metering import MeteredCall
@@ -56,6 +57,8 @@ class SyncDriver:
             self._admit()
             answer = send()
             self.call.answered(answer)
+            # The read timeout counts from the last byte anyway.
+            note_reads(answer, self._job.touch)
             return answer
         except BaseException as error:
             self.settle(mark(error))

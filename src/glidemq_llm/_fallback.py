@@ -6,10 +6,10 @@ import importlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from glidemq_core.context import RunningJob
-from glidemq_core.errors import GlideMQError, InvalidOption, UnrecoverableError
+from glidemq_core.errors import GlideMQError, InvalidOption, Throttled, UnrecoverableError
 from glidemq_llm._read import fields
 from glidemq_llm._windows import context_window
 from glidemq_llm._wrap import package_of
@@ -18,6 +18,7 @@ from glidemq_llm.errors import FallbacksExhausted
 from glidemq_llm.metering import MeteredCall
 
 LITELLM = "litellm"
+_LONG_WAIT: Final = 5.0  # shorter ones are the backoff of an ordinary retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,8 @@ async def first_that_answers(
 ) -> tuple[MeteredCall, int]:
     """Ask one model after the other until one answers; answers its call and its index.
 
-    The job's `hops` say who was asked and why it was left, as soon as there is more than one to ask.
+    The job's `hops` say who was asked and why it was left, as soon as there is more than one to ask. Where the vendors ask
+    for a long wait and nobody else is left, the job is parked for as long, which uses no attempt.
 
     Args:
         ask: Makes the call and reads it to its end.
@@ -170,12 +172,11 @@ async def first_that_answers(
             info = classify_error(error)
             hops.append(hop.facts(error, info))
             await _note(job, hops, routes)
-            if not _goes_on(info, fallback_on):
+            if len(routes) == 1 or not _goes_on(info, fallback_on):
+                _park_if_long(hops, error)
                 if index and not isinstance(error, GlideMQError):
                     # What a later model refuses says nothing of the first: another attempt may help.
                     raise _exhausted(hops) from error
-                raise
-            if len(routes) == 1:
                 raise
             if hop.call is not None and hop.call.delivered:
                 await job.reset_stream("fallback", call=hop.call.call_id)
@@ -187,6 +188,7 @@ async def first_that_answers(
             await _note(job, [*hops, hop.facts(None, None)], routes)
         return call, index
     await _note(job, hops, routes)
+    _park_if_long(hops, last)
     raise _exhausted(hops) from last
 
 
@@ -216,6 +218,20 @@ def _skipped(route: Route, too_small: int) -> dict[str, object]:
         "category": str(ErrorCategory.CONTEXT_WINDOW),
         "retryable": False,
     }
+
+
+def _park_if_long(hops: list[dict[str, object]], error: Exception | None) -> None:
+    """Have the job sent back until a provider takes calls again, if that is long and no earlier try would help.
+
+    Raises:
+        Throttled: So it is.
+    """
+    hopeful = [hop for hop in hops if hop["retryable"]]
+    waits = [float(str(hop.get("retry_after", 0))) for hop in hopeful]
+    is_limited = all(hop["category"] == str(ErrorCategory.RATE_LIMIT) for hop in hopeful)
+    if waits and is_limited and min(waits) >= _LONG_WAIT:
+        soonest = hopeful[waits.index(min(waits))]
+        raise Throttled(str(soonest["provider"]), retry_after=min(waits)) from error
 
 
 def _exhausted(hops: list[dict[str, object]]) -> FallbacksExhausted:

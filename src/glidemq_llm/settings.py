@@ -24,7 +24,8 @@ class MeterSettings:
         include_reasoning: Write thinking into the stream, too.
         pricing: Where prices come from. Default: what the vendor states, then the installed price tables.
         first_event_timeout, idle_timeout: Seconds a stream may be silent before its first event and between two; then
-            it is closed and the attempt fails.
+            it is closed and the attempt fails. Pings and comments are no silence, where the SDK lets them be seen
+            (openai, anthropic, mistralai). Not bound by the lease, which is renewed while a call runs.
         sdk_retries: The SDK's own retries inside a job. 0: the queue retries, and waits as long as the vendor asks.
         limits: Limiters by "provider/model", "provider" or "*": all that fit a call are passed, shared with every
             worker that names them.
@@ -37,7 +38,8 @@ class MeterSettings:
             connection is closed at once, and what came is booked, estimated. "drain": the rest is read in the
             background for up to `drain_timeout` seconds (by a sync client: before its thread ends), so that what is
             booked is what the provider bills; it may be booked after the job's end.
-        call_timeout: Seconds after which a reservation whose call was never settled counts as spent.
+        call_timeout: Seconds that an async client's call may take which is answered in one piece (a sync client's own
+            timeout bounds its calls); and after which a reservation whose call was never settled counts as spent.
         provider: Who answers a wrapped client, where its address does not tell (a proxy; "vllm" or "llama.cpp" for a
             server of your own, whose tokens have no price). None: the owner of the address.
 

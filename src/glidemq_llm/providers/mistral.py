@@ -17,7 +17,13 @@ from glidemq_llm.providers._functions import (
     whole_async,
     whole_sync,
 )
-from glidemq_llm.providers._hooks import Wrapping, never, reading, remember, unwrapped
+from glidemq_llm.providers._hooks import (
+    Wrapping,
+    never,
+    reading,
+    remember,
+    unwrapped,
+)
 from glidemq_llm.settings import MeterSettings
 
 CHAT_API = "openai.chat"

@@ -31,8 +31,8 @@ class Behaviour:
         status, error_type, error_code, message, headers: An HTTP error at once, of which nothing is billed. `headers` are
             sent with every answer.
         faults: What happens *before* the n-th token (from 0; `tokens`: after the last; -1: before the headers):
-            "hang" until the caller leaves; "gate:NAME" until FakeProvider.open("NAME"); "malformed" event, the stream then goes
-            on; "disconnect" in the middle of the body; "reset" of the connection; "error" event under status 200 (overloaded);
+            "hang" until the caller leaves; "gate:NAME" until FakeProvider.open("NAME"); "alive:NAME" the same
+            in a stream, with a comment every 50 ms; "malformed" event, the stream then goes on; "disconnect" in the middle of the body; "reset" of the connection; "error" event under status 200 (overloaded);
             "end": the stream ends properly, but without its last events.
         tag: Any text; it stands in the log.
     """
@@ -58,7 +58,7 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         for fault in self.faults.values():
-            if fault not in FAULTS and not fault.startswith("gate:"):
+            if fault not in FAULTS and not fault.startswith(("gate:", "alive:")):
                 raise ValueError(f"unknown fault {fault!r}")
 
     @property

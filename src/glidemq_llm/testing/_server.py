@@ -294,6 +294,8 @@ class ProviderServer:
             fault = await self._fault(call, number)
             if fault == "malformed":
                 await _send_chunk(writer, _MALFORMED)
+            elif fault and fault.startswith("alive:"):
+                await self._keep_alive(call, fault[6:], writer)
             elif fault == "error":
                 await _send_chunk(writer, shape.error_event(call))
             if fault in ("error", "end"):
@@ -353,6 +355,14 @@ class ProviderServer:
             case _:
                 return fault
         return None
+
+    async def _keep_alive(self, call: Call, gate: str, writer: asyncio.StreamWriter) -> None:
+        self._note("gate", call, gate=gate)
+        while not self._gates[gate].is_set():
+            await _send_chunk(writer, b": still here\n\n")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await self._gates[gate].wait()
 
     def _break(self, *, is_reset: bool) -> NoReturn:
         raise _Broken(True) if is_reset else _Broken
