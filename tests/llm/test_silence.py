@@ -5,64 +5,109 @@
 from __future__ import annotations
 
 import asyncio
+from unittest import mock
 
 import openai
 import pytest
 
 from glidemq_core import Worker
 from glidemq_llm import MeterSettings, chat_handler, wrap
+from glidemq_llm._drivers import _Watch
+from glidemq_llm.metering import MeteredCall
 from tests.harness.provider import Behaviour
 
 FIVE = "t0 t1 t2 t3 t4 "
 TURN = [{"role": "user", "content": "say it"}]
 
 
-async def keeps_silent(job, provider, gate, seconds):
-    """Let a provider send nothing but comments for a while."""
-    async for chunk in job.stream():
-        if "t2" in chunk.content:
-            break
-    await asyncio.sleep(seconds)
-    provider.open(gate)
+async def sees_a_sign(job):
+    """Wait until something renews a running job's idle timeout."""
+    running = getattr(job, "_job", job)._run
+    since = running.touched_at
+    async with asyncio.timeout(20):
+        while running.touched_at == since:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 async def test_comments_are_signs_of_life(api, client, provider, model, plan, run):
     plan(Behaviour(tokens=5, faults={3: f"alive:{model}"}))
-    wrapped = wrap(client, idle_timeout=0.8, first_event_timeout=0.8)
+    wrapped = wrap(client)
 
-    async def handler(_job):
-        return "".join([api.text(event) async for event in await api.stream(wrapped, model)])
+    async def handler(job):
+        words = []
+        async for event in await api.stream(wrapped, model):
+            words.append(api.text(event))
+            if words[-1].startswith("t2"):  # from here on there are comments only
+                reading = asyncio.ensure_future(sees_a_sign(job))
+                reading.add_done_callback(lambda _: provider.open(model))
+        await reading
+        return "".join(words)
 
-    ended = await run(
-        handler, idle_timeout=0.8, beside=lambda job: keeps_silent(job, provider, model, 1.3)
-    )
+    ended = await run(handler)
 
     assert ended.job.result == FIVE
 
 
-@pytest.mark.parametrize("how", ["async", "thread"])
-async def test_comments_renew_a_jobs_idle_timeout(provider, model, plan, run, how):
+async def test_comments_are_signs_of_life_in_threads(provider, model, plan, run):
     plan(Behaviour(tokens=5, faults={3: f"alive:{model}"}))
-    kind = openai.AsyncOpenAI if how == "async" else openai.OpenAI
-    client = kind(base_url=provider.openai_url, api_key="k")
-    wrapped = wrap(client)
+    with openai.OpenAI(base_url=provider.openai_url, api_key="k") as client:
+        wrapped = wrap(client)
+        running = []
 
-    def in_thread(_job):
-        stream = wrapped.chat.completions.create(model=model, messages=TURN, stream=True)
-        return "".join(event.choices[0].delta.content or "" for event in stream)
+        def handler(job):
+            running.append(job)
+            stream = wrapped.chat.completions.create(model=model, messages=TURN, stream=True)
+            return "".join(event.choices[0].delta.content or "" for event in stream)
 
-    handler = chat_handler({"openai": client}) if how == "async" else in_thread
-    data = {"messages": TURN, "model": model}
-    ended = await run(
-        handler, data, idle_timeout=0.8, beside=lambda job: keeps_silent(job, provider, model, 1.3)
+        async def beside(job):
+            async for chunk in job.stream():
+                if "t2" in chunk.content:
+                    break
+            await sees_a_sign(running[0])
+            provider.open(model)
+
+        ended = await run(handler, beside=beside)
+
+    assert ended.job.result == FIVE
+
+
+class Clock:
+    """Stands for the loop's."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    def call_at(self, at, look):
+        return self
+
+    def cancel(self):
+        """Of the timer."""
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_sign_of_life_puts_off_the_end_of_patience(is_first):
+    call = MeteredCall(
+        "j/1/1",
+        api="openai.chat",
+        provider="openai",
+        request={},
+        settings=MeterSettings(first_event_timeout=10, idle_timeout=10),
     )
+    watch, clock, waiter = _Watch(call), Clock(), mock.Mock(**{"cancelling.return_value": 0})
+    watch._loop, watch._first_until, watch._is_first = clock, 10.0, is_first
+    watch.waits()
+    watch._waiter = waiter
 
-    assert ended.text == FIVE
-    assert ended.job.state == "completed"
-    if how == "thread":
-        client.close()
-    else:
-        await client.close()
+    clock.now = 9.0
+    watch.has_sign()
+    clock.now = 18.0
+    watch._look()
+    assert not waiter.cancel.called
+    clock.now = 19.0
+    watch._look()
+    assert waiter.cancel.called
 
 
 async def test_call_without_an_answer_is_given_up_and_its_input_booked(
