@@ -21,6 +21,7 @@ from glidemq_core import (
     Worker,
 )
 from glidemq_core.ledger import Ledger
+from tests.harness.processes import eventually
 from tests.harness.servers import Look
 
 
@@ -431,6 +432,13 @@ async def test_duplicate_opens_no_budget_that_stays(queue: Queue, ledger: Ledger
     assert again.is_duplicate
     assert state is not None
     assert state.caps["total_tokens"].limit == 5
+    root = "glidemq:{ledger:main}"
+    client = (await ledger._open())._client
+
+    async def only_one_is_left() -> bool:
+        return len(await client.command("KEYS", f"{root}:budget:job-*", near=root)) == 1
+
+    await eventually(only_one_is_left)
 
 
 async def test_raised_budget_of_a_flow_lets_its_parked_jobs_go_on(
