@@ -2,7 +2,7 @@
 
 import asyncio
 
-from glidemq_core import NewJob, kept_text
+from glidemq_core import NewJob, kept_text, sse
 from tests.harness.processes import eventually
 
 
@@ -117,3 +117,27 @@ async def test_who_waits_for_a_result_asks_nothing_while_the_job_streams(queue, 
         job = await queue.add("n")
         calls = await job.result(timeout=5)
     assert calls < 2 * 50 + 25
+
+
+async def test_browser_that_reconnects_with_the_last_events_id_goes_on_behind_it(queue, work):
+    async def handler(job):
+        for i in range(20):
+            await job.stream_chunk("content", f"{i}\n\ndata: x")
+
+    async def frames(headers, count=None):
+        chunks = queue.stream(job.id, after=sse.last_event_id(headers))
+        found = []
+        async for frame in sse.events(chunks):
+            found.append(frame)
+            if len(found) == count:
+                break
+        return found
+
+    async with work(handler):
+        job = await queue.add("n")
+        whole = await frames({})
+        first = await frames({}, count=7)
+        last_id = first[-1].partition(b"\n")[0].removeprefix(b"id: ").decode()
+        rest = await frames({"Last-Event-ID": last_id})
+    assert first + rest == whole
+    assert len(whole) == 21
