@@ -31,7 +31,7 @@ from .errors import (
     WrongState,
 )
 from .job import Job, JobError, JobUsage
-from .options import Keep, NewJob
+from .options import Keep, NewJob, Parent
 from .retry import Backoff
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ __all__ = [
     "LibraryError",
     "NewJob",
     "OutOfMemory",
+    "Parent",
     "ParkIgnored",
     "PayloadTooLarge",
     "Queue",

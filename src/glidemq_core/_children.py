@@ -84,7 +84,7 @@ class Children:
 
 
 def _wire(name: str, data: object, given: Mapping[str, Any]) -> dict[str, Any]:
-    unknown = set(given) - (set(NewJob.__dataclass_fields__) - {"name", "data", "budget"})
+    unknown = set(given) - (set(NewJob.__dataclass_fields__) - {"name", "data", "budget", "parent"})
     if unknown:
         raise InvalidOption("options", sorted(unknown), "unknown options")
     return options.to_wire(NewJob(name=name, data=data, **given))

@@ -264,7 +264,7 @@ class _Plan:
             )
         if pending > _MAX_CHILDREN:
             raise InvalidOption(f"{where}.children", pending, f"more than {_MAX_CHILDREN}")
-        known = set(NewJob.__dataclass_fields__) - {"name", "data", "budget"}
+        known = set(NewJob.__dataclass_fields__) - {"name", "data", "budget", "parent"}
         unknown = set(flow.options) - known
         if unknown:
             raise InvalidOption(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ._codec import dumps
 from ._keys import check_id, check_name, new_id
@@ -48,6 +48,30 @@ def keep_text(value: bool | int | Keep | None, field: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """A job that has not ended and is to wait for a new one, once it comes to `wait_for_children`.
+
+    Attributes:
+        id, queue: The parent.
+        key: The name of the child's result; of two children with one key the first stands. Default: the child's id.
+        on_failure: What the child's end means for the parent if it does not complete (see `FlowJob.on_child_failure`).
+    """
+
+    id: str
+    queue: str
+    key: str | None = None
+    on_failure: Literal["fail", "ignore", "collect"] = "fail"
+
+    def __post_init__(self) -> None:
+        check_name(self.id, "parent.id")
+        check_name(self.queue, "parent.queue")
+        if self.key is not None:
+            check_name(self.key, "parent.key")
+        if self.on_failure not in ("fail", "ignore", "collect"):
+            raise InvalidOption("parent.on_failure", self.on_failure, "not fail, ignore or collect")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job to be added. The arguments of `Queue.add`, for `Queue.add_many`.
 
@@ -72,6 +96,8 @@ class NewJob:
             have room for that.
         stop_when_no_readers: Cancel it once nobody has read its stream for so many seconds while it ran; looked at with
             every heartbeat, so at least 15 s make sense.
+        parent: A job, of any queue, that waits for this one; its budgets are this one's, too. Not with `job_id`: the
+            parent's key tells a repeat.
         fallbacks: Models to try in order, each {"model": ..., "provider": ..., "params": ...}.
         remove_on_complete, remove_on_fail: True removes at once, a count or Keep bounds what stays; False keeps it
             within the queue's own bounds. Default: the worker's.
@@ -95,6 +121,7 @@ class NewJob:
     ledger: str = "main"
     estimate: Mapping[str, Any] | None = None
     stop_when_no_readers: Seconds | None = None
+    parent: Parent | None = None
     fallbacks: Sequence[Mapping[str, Any]] | None = None
     remove_on_complete: bool | int | Keep | None = None
     remove_on_fail: bool | int | Keep | None = None
@@ -109,6 +136,8 @@ def to_wire(job: NewJob, prefix: str = "") -> dict[str, object]:
     """
     if not isinstance(job, NewJob):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         raise InvalidOption(prefix.removesuffix(".") or "job", job, "not a NewJob")
+    if job.parent is not None and (not isinstance(job.parent, Parent) or job.job_id is not None):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(f"{prefix}parent", job.parent, "a Parent, and not together with job_id")
     wire: dict[str, object] = {"name": check_name(job.name, f"{prefix}name")}
     if job.job_id is None:
         wire["id"] = new_id()

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, cast
 
 from . import _keys, options
+from ._adopting import adopt
 from ._codec import as_type, dumps, loads
 from ._keys import new_id
 from ._ledger import LedgerClient
@@ -20,7 +21,7 @@ from .budget import Budget, BudgetState
 from .errors import InvalidOption, JobNotFound
 from .flow import ChildEnd, ends_of
 from .job import STATES, Job, JobUsage, State, job_of
-from .options import Keep, NewJob
+from .options import Keep, NewJob, Parent
 from .retry import Backoff
 from .signals import Suspended
 from .stream import JobStream
@@ -101,6 +102,7 @@ class Queue(QueueReader):
         ledger: str = "main",
         estimate: Mapping[str, Any] | None = None,
         stop_when_no_readers: Seconds | None = None,
+        parent: Parent | None = None,
         fallbacks: Sequence[Mapping[str, Any]] | None = None,
         remove_on_complete: Removal = None,
         remove_on_fail: Removal = None,
@@ -113,6 +115,7 @@ class Queue(QueueReader):
             InvalidOption: An option is refused; nothing was written.
             PayloadTooLarge: `data` is over 1 MiB as JSON; nothing was written.
             OutOfMemory: The server is full; nothing was written.
+            JobNotFound, WrongState: There is no such `parent`, or it has ended; nothing was written.
             ConnectionLost: With outcome "unknown" the job may be there: adding it again with `id` as its `job_id` is safe.
         """
         new = NewJob(
@@ -134,6 +137,7 @@ class Queue(QueueReader):
             ledger=ledger,
             estimate=estimate,
             stop_when_no_readers=stop_when_no_readers,
+            parent=parent,
             fallbacks=fallbacks,
             remove_on_complete=remove_on_complete,
             remove_on_fail=remove_on_fail,
@@ -143,10 +147,13 @@ class Queue(QueueReader):
         parts = await self._opened.here()
         if own is not None:
             await open_own(parts.client, [own])
-        verdict = await parts.adder.add(wire)
-        if own is not None and verdict == "d":
+        if parent is not None:
+            id, is_duplicate = await adopt(parts.client, self.name, wire, parent)
+        else:
+            id, is_duplicate = cast("str", wire["id"]), await parts.adder.add(wire) == "d"
+        if own is not None and is_duplicate:
             await drop_unused(parts.client, [own])
-        return JobHandle(self, cast("str", wire["id"]), is_duplicate=verdict == "d")
+        return JobHandle(self, id, is_duplicate=is_duplicate)
 
     async def add_many(self, jobs: Iterable[NewJob]) -> list[JobHandle]:
         """Add many jobs, in order, about a hundred per call. Answers a handle for each, aligned with `jobs`.
@@ -154,6 +161,9 @@ class Queue(QueueReader):
         Raises:
             InvalidOption: An option of one of them is refused ("jobs[3].delay"); none was written.
         """
+        jobs = list(jobs)
+        if any(isinstance(job, NewJob) and job.parent is not None for job in jobs):  # pyright: ignore[reportUnnecessaryIsInstance] checked later
+            raise InvalidOption("jobs", len(jobs), "children of other jobs are added one by one")
         pairs = [with_own(job) for job in jobs]
         wires = [options.to_wire(job, f"jobs[{i}].") for i, (job, _) in enumerate(pairs)]
         if not wires:

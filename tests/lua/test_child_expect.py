@@ -77,6 +77,26 @@ def test_stale_and_unknown_parents_are_refused_without_a_trace(engine: Engine):
     assert engine.dump() == before
 
 
+def test_child_that_comes_from_outside_is_counted_and_refused_once_the_parent_has_ended(
+    engine: Engine,
+):
+    engine.add("a", pending=1)
+    engine.call("child_expect", parent="a", children=CHILDREN[:1])
+
+    standing = engine.call("child_expect", parent="a", children=CHILDREN, add=ADD)
+
+    assert standing == [b'{"id":"1"}', b'{"id":"2"}']
+    assert engine.job("a")["pending"] == "2"
+    assert len(_sent(engine)) == 1
+    engine.ended("b", "completed")
+    before = engine.dump()
+    with refused("STATE b completed not ended"):
+        engine.call("child_expect", parent="b", children=CHILDREN[:1], add=ADD[:1])
+    with refused("ARG add "):
+        engine.call("child_expect", parent="a", children=CHILDREN, add=ADD[:1])
+    assert engine.dump() == before
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -19,7 +19,7 @@ CALLS: dict[type | Any, dict[str, str]] = {
     Queue: {
         "__init__": "name * connection",
         "add": "name data * job_id delay priority lifo attempts backoff timeout idle_timeout lock_duration ttl budgets"
-        " budget limits estimate ledger fallbacks stop_when_no_readers remove_on_complete remove_on_fail",
+        " budget limits estimate ledger fallbacks parent stop_when_no_readers remove_on_complete remove_on_fail",
         "add_many": "jobs",
         "get": "id",
         "jobs": "state * start limit",
