@@ -11,18 +11,22 @@ import contextlib
 import contextvars
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from ._allowance import Allowance, Grant
+from ._bridge import mailbox
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
-from .errors import LeaseLost, UnrecoverableError
+from .errors import GlideMQError, LeaseLost, UnrecoverableError
 
 T = TypeVar("T")
 
 # A future can't hold the first; the others would end the worker, while in a thread they end the thread.
 _NOT_CARRIED: Final = (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit)
+_POSTS: Final = (
+    64  # calls to write_chunks until one waits for the loop, so that it can't be left far behind
+)
 _ASYNC_ONLY: Final = frozenset(
     {"sleep", "wait_for_signal", "suspend", "wait_for_children", "move_to_delayed"}
 )
@@ -38,6 +42,9 @@ class ThreadJob:
     def __init__(self, job: RunningJob, loop: asyncio.AbstractEventLoop) -> None:
         self._job = job
         self._loop = loop
+        self._mailbox = mailbox(loop)
+        self._posted = 0
+        self._refused: GlideMQError | None = None
 
     def __getattr__(self, name: str) -> Any:
         """The facts of the job: id, name, data, attempt, run, cancelled, ...; and its other methods, blocking.
@@ -52,6 +59,23 @@ class ThreadJob:
     def stream_chunk(self, type: str, content: str = "", **fields: object) -> None:
         """See RunningJob.stream_chunk."""
         self._do(self._job.stream_chunk(type, content, **fields))
+
+    def write_chunks(self, chunks: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
+        """See RunningJob.write_chunks. Most calls do not wait for the event loop, so that an error is the next one's."""
+        if self._job.cancelled:
+            raise RunStopped
+        if self._refused is not None:
+            raise self._refused
+        self._mailbox.post(self._write, list(chunks))
+        self._posted += 1
+        if self._posted % _POSTS == 0:
+            self._do(self._job.room())
+
+    def _write(self, chunks: list[tuple[str, str, Mapping[str, object]]]) -> None:
+        try:
+            self._job.write_chunks(chunks)
+        except GlideMQError as error:
+            self._refused = error
 
     def progress(self, value: object) -> None:
         """See RunningJob.progress."""

@@ -177,7 +177,4 @@ class SyncDriver:
                 return True
 
     def _write(self, pieces: Iterable[Piece]) -> None:
-        if not self.call.settings.stream:
-            return
-        for piece in pieces:
-            self._job.stream_chunk(piece.type, piece.content, **piece.fields)
+        self._job.write_chunks(pieces if self.call.settings.stream else ())

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from glidemq_core import NewJob, kept_text, sse
+import pytest
+
+from glidemq_core import InvalidOption, NewJob, kept_text, sse
 from tests.harness.processes import eventually
 
 
@@ -141,3 +143,30 @@ async def test_browser_that_reconnects_with_the_last_events_id_goes_on_behind_it
         rest = await frames({"Last-Event-ID": last_id})
     assert first + rest == whole
     assert len(whole) == 21
+
+
+async def test_chunks_that_a_thread_does_not_wait_for_are_in_order_and_before_the_end(queue, work):
+    def handler(job):
+        texts = [f"{i} " for i in range(500)]
+        for text in texts:
+            job.write_chunks([("content", text, {})])
+        return "".join(texts)
+
+    async with work(handler):
+        job = await queue.add("n")
+        result = await job.result(timeout=10)
+        chunks = await read(job.stream())
+    assert kept_text(chunks) == result
+    assert chunks[-1].type == "end"
+
+
+async def test_thread_hears_of_a_chunk_that_was_refused_at_its_next_one(queue, work):
+    def handler(job):
+        job.write_chunks([("content", None, {})])
+        job.progress(1)  # answered by the event loop, which has seen the chunk by then
+        with pytest.raises(InvalidOption):
+            job.write_chunks([("content", "a", {})])
+
+    async with work(handler):
+        job = await queue.add("n")
+        assert await job.result(timeout=5) is None
