@@ -71,7 +71,7 @@ _WORDS = {
         insufficient_quota billing_hard_limit_reached credit_balance_exhausted organization_usage_limit_exceeded
         billing_error billing_not_active contract_spend_limit_reached enforced_spend_limit_reached
         insufficient_balance insufficient_credits exceeded_current_quota_error quota_exceeded account_deactivated
-        payment_required servicequotaexceededexception 1113 access_terminated
+        payment_required servicequotaexceededexception 1113 access_terminated 402
     """,
     _C.RATE_LIMIT: """
         rate_limit_error rate_limit_exceeded rate_limit_reached rate_limited ratelimitreached ramp_limit_exceeded
@@ -134,7 +134,6 @@ GENERAL_CODES = frozenset(
         "server_error",
         "internal",
         "internal_server_error",
-        "internalserverexception",
         "unknown",
         "requests",
         "tokens",

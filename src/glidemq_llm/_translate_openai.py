@@ -43,6 +43,8 @@ class ChatTranslator(Base):
             if one.get("finish_reason"):
                 self.note_finish(chunk)
                 pieces += self.close_tools() + sources(chunk)
+                if chunk.get("error"):  # OpenRouter says both
+                    pieces.append(error_piece(chunk["error"]))
         return pieces
 
     def _without_choices(self, chunk: Mapping[str, Any]) -> list[Piece]:

@@ -183,7 +183,9 @@ class CohereTranslator(Base):
                 return [Piece(ChunkType.CITATION, encoded(message.get("citations")))]
             case "message-end":
                 self.note_finish(e)
-                failure = fields(e.get("delta")).get("error")
+                delta = fields(e.get("delta"))
+                is_failure = delta.get("finish_reason") == "ERROR"
+                failure = delta.get("error") or ("it ended with ERROR" if is_failure else None)
                 return [error_piece(failure)] if failure else NOTHING
             case _:
                 return NOTHING

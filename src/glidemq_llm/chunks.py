@@ -84,10 +84,11 @@ _FINISH_WORDS: dict[FinishReason, str] = {
     _F.LENGTH: "length max_tokens max_output_tokens max_token max_length truncated",
     _F.TOOL_CALLS: "tool_calls function_call tool_use tool_call function_calls",
     _F.CONTENT_FILTER: """content_filter content_filtered safety recitation blocklist prohibited_content spii
-        image_safety image_prohibited_content image_recitation guardrail_intervened error_toxic language
+        image_safety image_prohibited_content image_recitation guardrail_intervened error_toxic language escalation
+        pup_limited_disabled
         sensitive model_armor""",
     _F.REFUSAL: "refusal refused",
-    _F.PAUSE: "pause_turn pause compaction",
+    _F.PAUSE: "pause_turn pause compaction continuation",
     _F.CONTEXT_WINDOW: "model_context_window_exceeded context_window error_limit context_length_exceeded model_length",
     _F.ERROR: """error failed malformed_function_call unexpected_tool_call malformed_model_output no_image
         malformed_tool_use insufficient_system_resource network_error other image_other timeout too_many_tool_calls

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -314,20 +314,26 @@ def _refusal_behind(exc: BaseException) -> object:
 
 def _category(facts: _Facts) -> ErrorCategory:
     """The first that has an answer, from the most to the least telling."""
-    specific = (code for code in facts.codes if not _is_general(code))
-    general = (code for code in facts.codes if _is_general(code))
+    specific = _by_codes(code for code in facts.codes if not _is_general(code))
+    general = _by_codes(code for code in facts.codes if _is_general(code))
     by_name = _by_class(facts)
     answers = (
         _google_quota(facts),
-        next(filter(None, map(code_category, specific)), None),
+        specific,
         _by_words(facts),
+        # boto3's name for anything that goes wrong in a stream: the code tells what.
+        general if "EventStreamError" in facts.names else None,
         by_name if by_name in TELLING_CLASSES else None,
         _by_status(facts.status),
-        next(filter(None, map(code_category, general)), None),
+        general,
         by_name,
         _C.SERVER if facts.module in VENDOR_MODULES else _C.BUG,
     )
     return next(answer for answer in answers if answer is not None)
+
+
+def _by_codes(codes: Iterable[str]) -> ErrorCategory | None:
+    return next(filter(None, map(code_category, codes)), None)
 
 
 def _is_general(code: str) -> bool:

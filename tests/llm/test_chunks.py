@@ -1,5 +1,7 @@
 """The events of every API as pieces of one vocabulary."""
 
+# size: the streams of seven APIs, event by event
+
 import json
 from types import SimpleNamespace
 
@@ -91,6 +93,17 @@ def test_validated_chunks_of_the_sdk():
             [("tool_call", "{}", {"index": "0", "name": "f"})],
         ),
         ({"error": {"message": "busy", "code": 502}}, [("error", "busy", {"code": "502"})]),
+        (
+            {
+                "error": {"message": "busy", "code": 502},
+                "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+            },
+            [("error", "busy", {"code": "502"})],
+        ),
+        (
+            delta(tool_calls=[{"index": 10**9, "id": "c", "function": {"name": "f"}}]),
+            [("tool_call", "", {"index": "1000000000", "id": "c", "name": "f"})],
+        ),
         (
             delta(content="see", annotations=[{"type": "url_citation"}]),
             [("content", "see", {"index": "0"}), ("citation", '{"type": "url_citation"}', {})],
@@ -362,6 +375,13 @@ def test_cohere():
         ],
         FinishReason.LENGTH,
     )
+
+
+@pytest.mark.parametrize("more", [{}, {"error": "it ended with ERROR"}])
+def test_cohere_that_ends_with_an_error_has_failed(more):
+    end = {"type": "message-end", "delta": {"finish_reason": "ERROR", **more}}
+
+    assert told("cohere", [end]) == ([("error", "it ended with ERROR", {})], FinishReason.ERROR)
 
 
 def test_ollama():

@@ -1,5 +1,7 @@
 """What errors mean, built with the vendors' own classes where these are installed."""
 
+# size: a table of every vendor's errors
+
 import asyncio
 import json
 
@@ -12,7 +14,9 @@ from openai import OpenAI
 
 from glidemq_core import errors as core
 from glidemq_llm import (
+    AnswerUnreadable,
     FallbacksExhausted,
+    StreamFailed,
     StreamInterrupted,
     StreamStalled,
     UnpricedModel,
@@ -262,6 +266,14 @@ OTHERS = [
     (boto("ModelTimeoutException", 408), "timeout"),
     (boto("modelStreamErrorException", 424, name="EventStreamError"), "stream_interrupted"),
     (boto("throttlingException", 400, name="EventStreamError"), "rate_limit"),
+    (boto("internalServerException", 500, name="EventStreamError"), "server"),
+    (boto("validationException", 400, name="EventStreamError"), "invalid_request"),
+    (boto("validationException", 400, "Input is too long", "EventStreamError"), "context_window"),
+    (made("ReadTimeoutError", "botocore.exceptions"), "timeout"),
+    (made("ConnectionClosedError", "botocore.exceptions"), "connection"),
+    (made("EndpointConnectionError", "botocore.exceptions"), "connection"),
+    (made("ProtocolError", "urllib3.exceptions"), "stream_interrupted"),
+    (made("NoCredentialsError", "botocore.exceptions"), "auth"),
     (boto("ServiceUnavailableException", 503), "unavailable"),
     (boto("ValidationException", 400, "Input is too long for requested model."), "context_window"),
     (boto("ValidationException", 400), "invalid_request"),
@@ -309,6 +321,23 @@ OTHERS = [
         ),
         "server",
     ),
+    *(
+        (made("APIError", "openai", body={"error": {"code": code, "message": "x"}}), category)
+        for code, category in (
+            (402, "quota"),
+            (408, "timeout"),
+            (429, "rate_limit"),
+            (502, "server"),
+            (503, "unavailable"),
+        )
+    ),
+    (made("APIError", "groq", body={"error": {"status_code": 498, "type": "x"}}), "overloaded"),
+    (StreamFailed("no", code="402"), "quota"),
+    (StreamFailed("no", code="503"), "unavailable"),
+    (StreamFailed("The model is overloaded"), "overloaded"),
+    (StreamFailed("no"), "server"),
+    (AnswerUnreadable("<html>"), "server"),
+    (UnicodeDecodeError("utf-8", b"", 0, 1, "x"), "server"),
     (made("ProviderDown", "groq"), "server"),
     (made("CredentialsError", "anthropic"), "auth"),
     (TypeError("x"), "bug"),
@@ -472,6 +501,28 @@ def test_classes_decide_retry_and_fallback():
         "connection": (True, True),
         "stream_interrupted": (True, True),
     }
+
+
+def test_wait_is_found_behind_an_error_that_does_not_keep_it():
+    """Ollama's client raises its error out of its HTTP library's, from None."""
+    request = httpx.Request("POST", "http://api.test")
+    response = httpx.Response(429, headers={"retry-after": "7"})
+    own = made("ResponseError", "ollama._types", status_code=429, error="no")
+    other = made("ResponseError", "ollama._types", status_code=503, error="no")
+    own.__context__ = httpx.HTTPStatusError("no", request=request, response=response)
+    other.__context__ = own.__context__
+
+    assert classify_error(own).retry_after == 7
+    assert classify_error(other).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("module", "billed"), [("openai", False), ("ollama", False), ("litellm", True)]
+)
+def test_status_408_is_free_unless_it_is_a_clients_own_word_for_a_timeout(module, billed):
+    info = classify_error(made("Timeout", module, status_code=408))
+
+    assert (info.category, info.billed) == ("timeout", billed)
 
 
 def test_refused_requests_are_free_and_answered_ones_are_not():

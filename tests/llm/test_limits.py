@@ -37,6 +37,8 @@ FORMATS = [
             "x-ratelimit-renewalperiod-requests": "60",
             "x-ratelimit-limit-tokens": "0",
             "x-ratelimit-remaining-tokens": "-1",
+            "x-ratelimit-reset-tokens": "-1",
+            "x-ratelimit-reset-input-images": "-1",
         },
         {"requests": Axis(limit=10, reset_seconds=7, window_seconds=60)},
     ),

@@ -326,3 +326,28 @@ def test_tool_calls_of_an_answer():
 
     assert call.tool_calls == [{"id": "c", "name": "weather", "arguments": CALL}]
     assert call.text == "hi"
+
+
+def test_tool_calls_are_told_apart_by_any_index_in_any_order():
+    def part(index, **function):
+        call = {"index": index, "function": function}
+        if "name" in function:
+            call["id"] = f"id-{index}"
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+
+    call, pieces = fed(
+        part(10**9, name="far", arguments='{"a"'),
+        part(0, name="near", arguments=""),
+        part(-3, arguments="{}"),
+        part(10**9, arguments=":1}"),
+        part(7, arguments="[]"),
+        chunk(finish="tool_calls"),
+    )
+
+    assert call.tool_calls == [
+        {"id": "id-1000000000", "name": "far", "arguments": '{"a":1}'},
+        {"id": "id-0", "name": "near", "arguments": "{}"},
+        {"id": "", "name": "", "arguments": "[]"},
+    ]
+    closed = [piece.fields["index"] for piece in pieces if piece.fields.get("done")]
+    assert closed == ["1000000000", "0"]
