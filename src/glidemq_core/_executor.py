@@ -93,9 +93,6 @@ class Executor:
         if "budgets" in run.options or "limits" in run.options or run.limits or self._host.limits:
             run.gate = Gate(run, self._host)
             await run.gate.start()
-        run.can_park = (
-            is_async  # before its thread has begun, a run for a sync handler can be parked, too
-        )
         return await (handler(job) if is_async else run_in_thread(handler, job))
 
     def _raised(self, run: Run, error: BaseException | None) -> Outcome:

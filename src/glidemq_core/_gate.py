@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ._ledger import Admitted, LedgerClient, Outcome, OverBudget, TurnedAway, Waiter, Wake
+from ._run import in_thread
 from ._waiting import Waiting
 from .outcome import Delayed
 
@@ -245,7 +246,7 @@ class Gate:
             await self._turned_away(verdict)
 
     async def _refused(self, verdict: OverBudget) -> None:
-        if verdict.on_exceeded == "fail" or not self._run.can_park:
+        if verdict.on_exceeded == "fail" or in_thread.get():
             raise verdict.error()
         on = f"{self.ledger.name}/{verdict.budget}"
         await self._park(Delayed("budget", None, on, verdict.generation))
@@ -253,7 +254,7 @@ class Gate:
     async def _turned_away(self, verdict: TurnedAway) -> None:
         if verdict.wait <= _SHORT_WAIT:
             await asyncio.sleep(max(verdict.wait, 0.001))
-        elif self._run.can_park:
+        elif not in_thread.get():
             await self._park(Delayed("throttled", verdict.wait))
         else:
             raise verdict.error()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -20,6 +21,9 @@ StopReason: TypeAlias = Literal[
 ]
 
 _NO_OPTIONS: dict[str, Any] = {}
+
+# Is the code that runs here, or on whose behalf it runs, in a thread? A thread can't be ended to be parked.
+in_thread: ContextVar[bool] = ContextVar("glidemq_in_thread", default=False)
 
 
 class Claim(msgspec.Struct, array_like=True, frozen=True):
@@ -45,7 +49,6 @@ class Run:
 
     __slots__ = (
         "busy",
-        "can_park",
         "claim",
         "data",
         "fence_at",
@@ -98,7 +101,6 @@ class Run:
         self.journal: Journal | None = None
         self.open_waits: set[str] = set()
         self.busy = 0
-        self.can_park = True
         self.gate: Gate | None = None
         # The limiters of its handler.
         self.limits: Sequence[Mapping[str, object]] = ()

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from ._allowance import Allowance, Grant
 from ._bridge import mailbox
+from ._run import in_thread
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
 from .errors import GlideMQError, LeaseLost, UnrecoverableError
 
@@ -202,6 +203,7 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
     context = contextvars.copy_context()
     blocking = ThreadJob(job, loop)
     context.run(_current.set, blocking)
+    context.run(in_thread.set, True)
 
     def body() -> None:
         loop.call_soon_threadsafe(_deliver, done, *_outcome_of(context.run, function, blocking))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glidemq_llm._wrap import wrap as wrap
+    from glidemq_llm.agent import agent_handler as agent_handler
     from glidemq_llm.chunks import ChunkType as ChunkType
     from glidemq_llm.chunks import Finish as Finish
     from glidemq_llm.chunks import FinishReason as FinishReason
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from glidemq_llm.errors import StreamFailed as StreamFailed
     from glidemq_llm.errors import StreamInterrupted as StreamInterrupted
     from glidemq_llm.errors import StreamStalled as StreamStalled
+    from glidemq_llm.errors import TurnsExceeded as TurnsExceeded
     from glidemq_llm.errors import UnpricedModel as UnpricedModel
     from glidemq_llm.handler import chat_handler as chat_handler
     from glidemq_llm.handler import embeddings_handler as embeddings_handler
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from glidemq_llm.tokens import ReceivedCounter as ReceivedCounter
     from glidemq_llm.tokens import count_text as count_text
     from glidemq_llm.tokens import estimate_tokens as estimate_tokens
+    from glidemq_llm.tools import Tool as Tool
     from glidemq_llm.translators import Translator as Translator
     from glidemq_llm.translators import translator as translator
     from glidemq_llm.usage import Usage as Usage
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
 # Every public name, by the module that has it. A new one is added here and to the block above.
 _MODULES = {
+    "agent": ("agent_handler",),
     "chunks": ("ChunkType", "Finish", "FinishReason", "Piece"),
     "classify": ("ErrorCategory", "ErrorInfo", "classify_error"),
     "errors": (
@@ -56,12 +60,14 @@ _MODULES = {
         "StreamFailed",
         "StreamInterrupted",
         "StreamStalled",
+        "TurnsExceeded",
         "UnpricedModel",
     ),
     "limits": ("Axis", "RateLimits", "parse_rate_limits"),
     "pricing": ("Cost", "Pricing"),
     "settings": ("MeterSettings",),
     "tokens": ("Corrections", "Estimate", "ReceivedCounter", "count_text", "estimate_tokens"),
+    "tools": ("Tool",),
     "translators": ("Translator", "translator"),
     "usage": ("Usage", "UsageAccumulator", "normalize_usage"),
     "_wrap": ("wrap",),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from glidemq_core.context import RunningJob
 from glidemq_core.errors import GlideMQError, InvalidOption, Throttled, UnrecoverableError
@@ -109,6 +109,7 @@ def _route(entry: Mapping[str, Any], backends: Mapping[str, Backend]) -> Route:
 
 
 Ask = Callable[[Route, "Hop"], Awaitable[MeteredCall]]
+Hops: TypeAlias = Sequence[Mapping[str, object]]
 
 
 @dataclass(slots=True)
@@ -146,9 +147,14 @@ class Hop:
 
 
 async def first_that_answers(
-    job: RunningJob, routes: list[Route], ask: Ask, fallback_on: Collection[str] | None
-) -> tuple[MeteredCall, int]:
-    """Ask one model after the other until one answers; answers its call and its index.
+    job: RunningJob,
+    routes: list[Route],
+    ask: Ask,
+    fallback_on: Collection[str] | None,
+    *,
+    earlier: Hops = (),
+) -> tuple[MeteredCall, int, Hops]:
+    """Ask one model after the other until one answers; answers its call, its index, and the hops if there was a failure.
 
     The job's `hops` say who was asked and why it was left, as soon as there is more than one to ask. Where the vendors ask
     for a long wait and nobody else is left, the job is parked for as long, which uses no attempt.
@@ -156,6 +162,7 @@ async def first_that_answers(
     Args:
         ask: Makes the call and reads it to its end.
         fallback_on: Categories of errors after which the next one is asked. Default: `ErrorInfo.fallback`.
+        earlier: The hops of the job's calls before this one.
     """
     hops: list[dict[str, object]] = []
     last: Exception | None = None
@@ -171,7 +178,7 @@ async def first_that_answers(
         except Exception as error:  # every SDK has its own; what it means is told by classify_error
             info = classify_error(error)
             hops.append(hop.facts(error, info))
-            await _note(job, hops, routes)
+            await _note(job, routes, [*earlier, *hops])
             if len(routes) == 1 or not _goes_on(info, fallback_on):
                 _park_if_long(hops, error)
                 if index and not isinstance(error, GlideMQError):
@@ -185,14 +192,15 @@ async def first_that_answers(
             last = error
             continue
         if hops:
-            await _note(job, [*hops, hop.facts(None, None)], routes)
-        return call, index
-    await _note(job, hops, routes)
+            hops.append(hop.facts(None, None))
+            await _note(job, routes, [*earlier, *hops])
+        return call, index, hops
+    await _note(job, routes, [*earlier, *hops])
     _park_if_long(hops, last)
     raise _exhausted(hops) from last
 
 
-async def _note(job: RunningJob, hops: list[dict[str, object]], routes: list[Route]) -> None:
+async def _note(job: RunningJob, routes: list[Route], hops: Hops) -> None:
     if len(routes) > 1:
         await job.note_hops(hops)
 

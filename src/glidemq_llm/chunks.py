@@ -7,7 +7,7 @@ same for every vendor.
 | content | text | index |
 | reasoning | text | index, kind ("text" or "summary") |
 | tool_call | a piece of the arguments' JSON | index, id, name; done="1" closes it |
-| tool_result | JSON | id |
+| tool_result | what the tool answered, as the model reads it | id, name; error="1" |
 | refusal | text, or what was filtered | |
 | citation | JSON | |
 | usage | JSON of the usage | status |

@@ -7,6 +7,7 @@
     │   ├── StreamFailed       a stream said that it failed, and its SDK did not raise
     │   ├── AnswerUnreadable   an answer or an event of one is not in the provider's format
     │   └── FallbacksExhausted every entry of the fallback list failed
+    ├── TurnsExceeded          an agent was asked as often as allowed, and has no answer yet
     └── UnpricedModel          no price is known and the policy is to refuse
 
 An error with `retryable = False` fails its job at once.
@@ -140,6 +141,24 @@ class FallbacksExhausted(ProviderError):
         self.retry_after = retry_after
         listed = "; ".join(f"{model}: {reason}" for model, reason in self.hops)
         super().__init__(f"all {len(self.hops)} models failed ({listed})")
+
+
+class TurnsExceeded(GlideMQError):
+    """An agent was asked as often as allowed, and still calls tools; those calls were not carried out.
+
+    Attributes:
+        max_turns: How often it was asked.
+        pending: The names of the tools that it calls.
+    """
+
+    retryable = False
+
+    def __init__(self, max_turns: int, *, pending: Sequence[str]) -> None:
+        self.max_turns = max_turns
+        self.pending = tuple(pending)
+        super().__init__(
+            f"no answer after {max_turns} turns; the model still calls {', '.join(self.pending)}"
+        )
 
 
 class UnpricedModel(GlideMQError):

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from glidemq_core.context import RunningJob
 from glidemq_core.errors import InvalidOption, UnrecoverableError
+from glidemq_llm._ask import (
+    Chat,
+    Convert,
+    Handler,
+    answer_of,
+    chat_data,
+    mapping_with,
+    new_call,
+    params_of,
+    read_stream,
+    usage_of,
+)
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._fallback import Backend, Hop, Route, backends_of, first_that_answers, routes_of
 from glidemq_llm._read import fields, items
@@ -15,11 +27,7 @@ from glidemq_llm.metering import MeteredCall
 from glidemq_llm.pricing import Pricing
 from glidemq_llm.settings import MeterSettings
 
-Handler: TypeAlias = Callable[[RunningJob], Awaitable[dict[str, Any]]]
-Convert: TypeAlias = Callable[[str, list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]
 Store: TypeAlias = Callable[[RunningJob, int, list[Sequence[float]]], Awaitable[object]]
-
-_RESERVED = frozenset({"model", "messages", "provider", "params", "input"})
 
 
 def chat_handler(
@@ -53,14 +61,20 @@ def chat_handler(
     Raises:
         InvalidOption: There is no client, or one of a library that has no adapter.
     """
-    chat = _Chat(
+    chat = Chat(
         backends=backends_of(clients),
         model=model,
         settings=settings or MeterSettings(pricing=pricing or Pricing()),
         fallback_on=fallback_on,
         convert=convert,
     )
-    return chat.handle
+
+    async def handle(job: RunningJob) -> dict[str, Any]:
+        data = chat_data(job.data)
+        call, index, _ = await chat.ask(job, chat.routes(job, data), data["messages"], data)
+        return answer_of(call, index)
+
+    return handle
 
 
 def responses_handler(
@@ -124,37 +138,6 @@ def embeddings_handler(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Chat:
-    backends: Mapping[str, Backend]
-    model: str | None
-    settings: MeterSettings
-    fallback_on: Collection[str] | None = None
-    convert: Convert | None = None
-
-    async def handle(self, job: RunningJob) -> dict[str, Any]:
-        data = _checked(job.data)
-        routes = routes_of(job, self.backends, data, self.model)
-
-        async def ask(route: Route, hop: Hop) -> MeteredCall:
-            module = route.backend.module
-            messages, params = list(data["messages"]), _params(data, route)
-            if self.convert is not None:
-                messages, params = self.convert(route.provider, messages, params)
-            request = module.chat_request(route.model, messages, params)
-            hop.call = _call(job, route, module.CHAT_API, request, self.settings)
-            driver = AsyncDriver(job, hop.call)
-            await _stream(
-                driver,
-                module,
-                lambda: module.send_chat(route.backend.client, driver.call.sent(request)),
-            )
-            return hop.call
-
-        call, index = await first_that_answers(job, routes, ask, self.fallback_on)
-        return _answer(call, index)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Responses:
     backends: Mapping[str, Backend]
     model: str | None
@@ -162,7 +145,7 @@ class _Responses:
     fallback_on: Collection[str] | None = None
 
     async def handle(self, job: RunningJob) -> dict[str, Any]:
-        data = _mapping(job.data, "input", "a responses job")
+        data = mapping_with(job.data, "input", "a responses job")
         routes = routes_of(job, self.backends, data, self.model)
         ids: list[str] = []
 
@@ -174,10 +157,10 @@ class _Responses:
 
         async def ask(route: Route, hop: Hop) -> MeteredCall:
             module = route.backend.module
-            request = module.responses_request(route.model, data["input"], _params(data, route))
-            hop.call = _call(job, route, module.RESPONSES_API, request, self.settings)
+            request = module.responses_request(route.model, data["input"], params_of(data, route))
+            hop.call = new_call(job, route, module.RESPONSES_API, request, self.settings)
             driver = AsyncDriver(job, hop.call)
-            await _stream(
+            await read_stream(
                 driver,
                 module,
                 lambda: module.send_responses(route.backend.client, driver.call.sent(request)),
@@ -185,8 +168,8 @@ class _Responses:
             )
             return hop.call
 
-        call, index = await first_that_answers(job, routes, ask, self.fallback_on)
-        return {**_answer(call, index), "response_id": ids[0] if ids else None}
+        call, index, _ = await first_that_answers(job, routes, ask, self.fallback_on)
+        return {**answer_of(call, index), "response_id": ids[0] if ids else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +181,7 @@ class _Embeddings:
     store: Store | None
 
     async def handle(self, job: RunningJob) -> dict[str, Any]:
-        data = _mapping(job.data, "input", "an embeddings job")
+        data = mapping_with(job.data, "input", "an embeddings job")
         given = data["input"]
         texts = [given] if isinstance(given, str) else items(given)
         if not texts:
@@ -212,7 +195,7 @@ class _Embeddings:
         async def ask(route: Route, hop: Hop) -> MeteredCall:
             found.clear()
             for number, batch in enumerate(batches):
-                vectors = await self._send(job, route, hop, batch, _params(data, route))
+                vectors = await self._send(job, route, hop, batch, params_of(data, route))
                 if self.store is not None:
                     await self.store(job, number * self.batch_size, vectors)
                 else:
@@ -226,8 +209,8 @@ class _Embeddings:
             return hop.call
 
         found = _Found()
-        call, index = await first_that_answers(job, routes, ask, None)
-        answer = _answer(call, index)
+        call, index, _ = await first_that_answers(job, routes, ask, None)
+        answer = answer_of(call, index)
         result: dict[str, Any] = {
             name: answer[name] for name in ("model", "provider", "fallback_index")
         }
@@ -239,7 +222,7 @@ class _Embeddings:
     ) -> list[Sequence[float]]:
         module = route.backend.module
         request = {**params, "model": route.model, "input": batch}
-        hop.call = _call(job, route, module.CHAT_API, request, self.settings)
+        hop.call = new_call(job, route, module.CHAT_API, request, self.settings)
         driver = AsyncDriver(job, hop.call)
         answer = await driver.whole(
             lambda: module.send_embeddings(route.backend.client, request), lambda answer: answer
@@ -258,7 +241,7 @@ class _Found:
         self.vectors, self.usages = [], []
 
     def add(self, call: MeteredCall) -> None:
-        self.usages.append(_usage(call))
+        self.usages.append(usage_of(call))
 
     def usage(self) -> dict[str, Any]:
         tokens: dict[str, int] = {}
@@ -266,76 +249,3 @@ class _Found:
             for name, count in one["tokens"].items():
                 tokens[name] = tokens.get(name, 0) + count
         return {"tokens": tokens, "total_tokens": sum(tokens.values()), "calls": len(self.usages)}
-
-
-def _call(
-    job: RunningJob, route: Route, api: str, request: Mapping[str, Any], settings: MeterSettings
-) -> MeteredCall:
-    return MeteredCall(
-        job.next_call_id(),
-        api=api,
-        provider=route.provider,
-        request=request,
-        settings=settings,
-        attempt=job.attempt,
-    )
-
-
-def _hide(_event: object) -> bool:
-    return True
-
-
-async def _stream(
-    driver: AsyncDriver,
-    module: Any,
-    send: Callable[[], Awaitable[Any]],
-    is_hidden: Callable[[Any], bool] = _hide,
-) -> None:
-    """Send a request and read its stream to the end."""
-    source, close = module.reading(await driver.open(send))
-    async for _ in driver.events(source, is_hidden, close):
-        pass
-
-
-def _checked(data: object) -> Mapping[str, Any]:
-    found = _mapping(data, "messages", "a chat job")
-    if not isinstance(found["messages"], list):
-        raise UnrecoverableError('the "messages" of a chat job are a list')
-    return found
-
-
-def _mapping(data: object, key: str, what: str) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping) or key not in data:
-        raise UnrecoverableError(f'the data of {what} is a mapping with "{key}"')
-    return cast("Mapping[str, Any]", data)
-
-
-def _params(data: Mapping[str, Any], route: Route) -> dict[str, Any]:
-    plain = {name: value for name, value in data.items() if name not in _RESERVED}
-    return {**plain, **(data.get("params") or {}), **route.params}
-
-
-def _usage(call: MeteredCall) -> dict[str, Any]:
-    settlement = call.settlement
-    if settlement is None:
-        raise AssertionError("a call that ended is settled")
-    return {
-        "tokens": dict(settlement.usage.tokens),
-        "total_tokens": settlement.usage.total_tokens,
-        "cost": str(settlement.cost.total) if settlement.cost is not None else None,
-        "status": settlement.usage.status,
-    }
-
-
-def _answer(call: MeteredCall, index: int) -> dict[str, Any]:
-    usage = _usage(call)
-    answered_by = call.settlement.usage.model if call.settlement is not None else None
-    return {
-        "text": call.text,
-        "tool_calls": call.tool_calls,
-        "finish_reason": str(call.finish.reason) if call.finish is not None else "unknown",
-        "usage": usage,
-        "model": answered_by or call.model,
-        "provider": call.provider,
-        "fallback_index": index,
-    }

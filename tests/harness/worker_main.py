@@ -218,6 +218,20 @@ def paying(journal: Journal, port: int) -> dict[str, Any]:
     }
 
 
+def agent(journal: Journal, port: int) -> Any:
+    """A chat job whose model may call `look(n)`."""
+    from openai import AsyncOpenAI
+
+    from glidemq_llm import agent_handler
+
+    async def look(job: Any, n: int) -> int:
+        journal.note("looked", job, n=n)
+        return n
+
+    client = AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="-")
+    return agent_handler({"openai": client}, [look])
+
+
 async def work(settings: dict[str, Any]) -> None:
     """One worker, until it is told to stop."""
     from glidemq_core import Worker, _glide_setup
@@ -229,7 +243,8 @@ async def work(settings: dict[str, Any]) -> None:
     handlers = {name: noted(journal, handler) for name, handler in HANDLERS.items()}
     handlers["thread"] = thread_handler(journal)
     if "FAKE_PROVIDER_PORT" in os.environ:
-        handlers |= paying(journal, int(os.environ["FAKE_PROVIDER_PORT"]))
+        port = int(os.environ["FAKE_PROVIDER_PORT"])
+        handlers |= paying(journal, port) | {"agent": agent(journal, port)}
     worker = Worker(settings["queue"], handlers, connection=settings["url"], **settings["worker"])
     journal.note("up", worker=worker.name)
     await worker.run()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from glidemq_core import NewJob, Queue, Throttle, Throttled, Worker
+from glidemq_core._threads import run_in_thread
 from glidemq_core.ledger import Ledger
 from tests.harness.servers import Look
 
@@ -140,6 +141,23 @@ async def test_handler_in_a_thread_is_told_how_long_it_would_have_to_wait(
 
     assert [(error.limiter, 5 < error.retry_after <= 10) for error in told] == [("p", True)]
     assert (parked.state, parked.reason, parked.attempt) == ("delayed", "throttled", 1)
+
+
+async def test_thread_inside_of_an_async_handler_is_told_so_too(
+    queue: Queue, work: Callable[..., Worker]
+):
+    def blocking(job: Any) -> float:
+        job.reserve(job.next_call_id(), tokens={"input": 1})
+        with pytest.raises(Throttled) as caught:
+            job.reserve(job.next_call_id(), tokens={"input": 1})
+        return caught.value.retry_after
+
+    async def handler(job: Any) -> float:
+        return await job.step("blocking", run_in_thread, blocking, job, inputs=None)
+
+    async with work(handler):
+        job = await queue.add("j", limits={"p": Throttle(rpm=6, burst=0.1)})
+        assert 5 < await job.result(timeout=10) <= 10
 
 
 async def test_state_of_a_limiter_can_be_read(

@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import anthropic
 import openai
 import pytest
 import respx
@@ -192,6 +193,28 @@ async def client(api: Api, provider: Provider) -> AsyncIterator[Any]:
 def plan(provider: Provider, model: str) -> Callable[..., None]:
     """Say what the next calls of the test's model do."""
     return lambda *behaviours: provider.plan(model, *behaviours)
+
+
+@pytest.fixture
+async def clients(provider):
+    found = {
+        "openai": openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k"),
+        "anthropic": anthropic.AsyncAnthropic(base_url=provider.url, api_key="k"),
+    }
+    yield found
+    for client in found.values():
+        await client.close()
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def name(request, model):
+    """The test's model, at each vendor."""
+    return f"{request.param}/{model}"
+
+
+@pytest.fixture
+def openai_model(model):
+    return f"openai/{model}"
 
 
 __all__ = ["Behaviour"]

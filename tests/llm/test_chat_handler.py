@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-import anthropic
-import openai
 import pytest
 
 from glidemq_core.errors import InvalidOption
@@ -24,17 +22,6 @@ from tests.harness.provider import Behaviour
 ASK = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "say it"}]
 PRICING = Pricing(overrides={"*": {"input": 1, "output": 10}})
 FIVE = "t0 t1 t2 t3 t4 "
-
-
-@pytest.fixture
-async def clients(provider):
-    found = {
-        "openai": openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k"),
-        "anthropic": anthropic.AsyncAnthropic(base_url=provider.url, api_key="k"),
-    }
-    yield found
-    for client in found.values():
-        await client.close()
 
 
 @pytest.fixture
