@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,12 @@ def extend(ledger: LedgerEngine) -> Callable[..., Any]:
     return lambda **more: ledger.packed("ledger_extend", **args, **more)
 
 
+def charge(ledger: LedgerEngine) -> Callable[..., Any]:
+    limit = [LIMIT["name"], json.dumps(LIMIT)]
+    args = {"call": "j/1/1", "limiters": [limit], "tokens": {"input": 5}}
+    return lambda **more: ledger.packed("ledger_charge", **args, **more)
+
+
 def turn_window(ledger: LedgerEngine) -> Callable[..., Any]:
     now = ledger.now()
     ledger.open(total=100, on="pause", window="day", start=now - 1000, stop=now + 1000)
@@ -101,6 +108,7 @@ SCENARIOS: list[Scenario] = [
     settle_unreserved,
     lapse,
     extend,
+    charge,
     turn_window,
     raise_cap,
 ]

@@ -327,6 +327,20 @@ def adopt_children(engine: Engine) -> Call:
     return Call("child_expect", args)
 
 
+def adopt_from_outside(engine: Engine) -> Call:
+    engine.add("a", pending=1)
+    engine.call("child_expect", parent="a", children=[["x", '{"queue":"q","id":"x"}']])
+    add = [["q", json.dumps({"id": "y", "name": "job"})]]
+    children = [["y", json.dumps({"queue": "q", "id": "y"})]]
+    return Call("child_expect", {"parent": "a", "children": children, "add": add})
+
+
+def signal_after_the_deadline(engine: Engine) -> Call:
+    _suspend(engine)
+    wait(engine, 600)
+    return Call("job_signal", {"id": "a", "signal": "s1", "name": "go", "message": "1"})
+
+
 def expect_children(engine: Engine) -> Call:
     engine.add("a", pending=2)
     children = [[name, json.dumps({"queue": "q", "id": name})] for name in "xy"]
@@ -395,6 +409,8 @@ SCENARIOS: list[Prepare] = [
     suspend_with_mail,
     time_out_wait,
     adopt_children,
+    adopt_from_outside,
+    signal_after_the_deadline,
     expect_children,
     last_child_ends,
     child_fails_parent,
