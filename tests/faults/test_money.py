@@ -95,7 +95,7 @@ async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
     names = ["b0", "b1", "b2"]
     for name, budget in zip(names, caps(), strict=True):
         await ledger.open_budget(name, budget)
-    provider.usually(behaviour(5, first=0.02))
+    provider.usually(behaviour(5, first=0.25))  # so that kills come in the middle of calls
     chance = random.Random(34)
     env = {"FAKE_PROVIDER_PORT": str(provider.port)}
 
