@@ -11,7 +11,7 @@ import pytest
 from glidemq_core import FlowJob, FlowProducer, Queue
 from tests.harness.fsck import fsck
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import Workers
+from tests.harness.workers import WorkerProcess, Workers, until
 
 pytestmark = pytest.mark.faults
 
@@ -39,11 +39,16 @@ async def test_trees_survive_kills_while_parents_and_children_finish(
         workers.start(**options)
     flows = await producer.add_many([tree(queue.name, 2) for _ in range(5)])
 
-    for _ in range(8):
-        await asyncio.sleep(dice.uniform(0.05, 0.25))
+    def busy() -> list[WorkerProcess]:
         alive = [worker for worker in workers.all if not worker.ended.is_set()]
-        dice.choice(alive).kill()
-        workers.start(**options)
+        return [one for one in alive if len(one.noted("start")) > len(one.noted("end"))]
+
+    await until(busy)
+    for _ in range(8):
+        if found := busy():
+            dice.choice(found).kill()
+            workers.start(**options)
+        await asyncio.sleep(dice.uniform(0.05, 0.25))
     results = [await queue.result(flow.id, timeout=40) for flow in flows]
     await producer.close()
 

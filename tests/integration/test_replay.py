@@ -173,6 +173,33 @@ async def _read(stream):
     return [chunk async for chunk in stream]
 
 
+async def test_text_before_a_wait_stays_though_the_run_was_lost_before_it_parked(
+    queue, work, any_server
+):
+    async def handler(job):
+        async def lost():
+            await eventually(lambda: _has_asked(any_server, queue, job))
+            await queue.signal(job.id, "go")
+            job._run.stop("lease_lost")  # the worker says nothing more of it
+            await asyncio.sleep(30)
+
+        await job.stream_chunk("content", "before ")
+        if job.run == 1:
+            asking = asyncio.ensure_future(job.wait_for_signal("go"))
+            await job.step("busy", lost, inputs=None)  # in flight, it holds off the park
+            await asking
+        await job.wait_for_signal("go")
+        await job.stream_chunk("content", "after")
+        return "before after"
+
+    async with work(handler, lock_duration=0.4):
+        job = await queue.add("n")
+        async with asyncio.timeout(15):
+            chunks = [chunk async for chunk in job.stream()]
+        assert await job.result(timeout=5) == kept_text(chunks) == "before after"
+    assert (await job.snapshot()).run == 2
+
+
 async def test_text_of_an_attempt_that_failed_after_a_wait_is_reset_to_the_wait(queue, work):
     async def handler(job):
         await job.stream_chunk("content", "before ")
