@@ -106,12 +106,13 @@ async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
 
         def start() -> WorkerProcess:
             url = f"valkey://127.0.0.1:{proxy.port}"
-            return workers.start(url=url, env=env, concurrency=20, lock_duration=0.5)
+            return workers.start(url=url, env=env, concurrency=4, lock_duration=0.5)
 
         alive = [start() for _ in range(3)]
         ends = asyncio.gather(*(job.result(timeout=40) for job in jobs), return_exceptions=True)
+        await asyncio.to_thread(provider.wait, "start", count=6)
         while not ends.done():
-            await asyncio.wait([ends], timeout=chance.uniform(0.2, 0.5))
+            await asyncio.wait([ends], timeout=chance.uniform(0.05, 0.3))
             if chance.random() < 0.5:
                 alive.pop(chance.randrange(len(alive))).kill()
                 alive.append(start())
