@@ -153,7 +153,12 @@ class Waiting:
         result = function(*args)
         if inspect.isawaitable(result):
             result = await result
-        text = _codec.dumps({"hash": hash_, "result": result}, f"step {name!r}", limit=_ENTRY_BYTES)
+        entry = {"hash": hash_, "result": result}
+        try:
+            text = _codec.dumps(entry, f"step {name!r}", limit=_ENTRY_BYTES)
+        except InvalidOption as error:
+            error.retryable = False  # it would be paid for again, and refused again
+            raise
         await self._host.writer.drain(self._run)
         return self.journal.keep(key, await self._write(key, entry=text))["result"]
 

@@ -32,7 +32,13 @@ from typing import Literal
 
 
 class GlideMQError(Exception):
-    """The base of every error of this package. All of them can be copied and pickled."""
+    """The base of every error of this package. All of them can be copied and pickled.
+
+    Attributes:
+        retryable: False: in a handler, another attempt is pointless; the job fails at once.
+    """
+
+    retryable: bool = True
 
     def __reduce__(self) -> tuple[object, ...]:
         # By default the message would be given to __init__ as if it were its first argument.
@@ -194,6 +200,8 @@ class LeaseLost(GlideMQError):
 
 class UnrecoverableError(GlideMQError):
     """Raise it in a handler to fail the job at once, whatever attempts are left."""
+
+    retryable = False
 
 
 class ParkIgnored(UnrecoverableError):

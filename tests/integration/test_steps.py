@@ -159,9 +159,10 @@ async def test_result_that_json_cannot_hold_or_is_too_large_fails_the_job_by_nam
 
     async with work(handler):
         for data in ("odd", "big"):
-            job = await queue.add("n", data)
-            with pytest.raises(JobFailed, match="big"):
+            job = await queue.add("n", data, attempts=3)
+            with pytest.raises(JobFailed, match="big") as caught:
                 await job.result(timeout=5)
+            assert (caught.value.reason, caught.value.attempt) == ("unrecoverable", 1)
 
 
 async def test_more_than_a_thousand_steps_are_refused(queue, work):
