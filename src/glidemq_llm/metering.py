@@ -77,6 +77,7 @@ class MeteredCall:
         self._request = request
         self._translator: Translator = translator(api)
         self._usage = UsageAccumulator(provider=provider)
+        self._expected: Estimate | None = None
         self._sliced = 0
         self._api = api
         self._shrunk: int | None = None  # what its answer was lowered to, of `_wanted`
@@ -295,6 +296,7 @@ class MeteredCall:
         was_billed = self.is_sent and (
             error is None or self.delivered or classify_error(error).billed
         )
+        self._learn(usage)
         if usage.status != "complete" and was_billed:
             usage = self._estimated(usage)
         if usage.model is None:  # Bedrock and Cohere do not say who answered
@@ -343,7 +345,25 @@ class MeteredCall:
 
     def estimate(self) -> Estimate:
         """What the call is expected to use, from its request."""
-        return estimate_tokens(self._request, provider=self.provider)
+        if self._expected is None:
+            settings = self.settings
+            self._expected = estimate_tokens(
+                self._request,
+                provider=self.provider,
+                corrections=settings.learned,
+                expected_output=settings.learned.usual_output(self.model),
+                default_output=settings.default_output,
+            )
+        return self._expected
+
+    def _learn(self, usage: Usage) -> None:
+        """Compare what was expected, if that was asked for, with what the provider says."""
+        if self._expected is None or usage.status != "complete" or usage.source != "provider":
+            return
+        self.settings.learned.learn(self.model, self._expected, usage.input_tokens)
+        if self.finish is not None and self.finish.reason is not FinishReason.LENGTH:
+            each = -(-usage.output_tokens // choices(self._request))
+            self.settings.learned.learn_output(self.model, each)
 
     @staticmethod
     def _is_hollow(usage: Usage) -> bool:

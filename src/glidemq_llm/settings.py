@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, TypedDict, cast
 from glidemq_core.errors import InvalidOption
 from glidemq_core.throttle import Throttle
 from glidemq_llm.pricing import Pricing
+from glidemq_llm.tokens import DEFAULT_OUTPUT, LEARNED, Corrections
 
 OnTight: TypeAlias = Literal["refuse", "shrink"]
 OnCancel: TypeAlias = Literal["close", "drain"]
@@ -31,6 +32,8 @@ class MeterSettings:
             worker that names them.
         slice: Reserve the answer of a stream in slices of so many tokens instead of all at once; a stream whose next
             slice is refused is closed. None: all at once.
+        learned: What earlier calls have taught, by which estimates become better. Default: one for the whole process.
+        default_output: Tokens to reserve for an answer whose request sets no limit, while nothing is learned.
         on_tight: "refuse": a call that its budget has no room for is refused (or its job parked, as the budget says).
             "shrink": its limit of output tokens is lowered to what is left first, if that is `min_output` or more; the
             start chunk and the usage's details say so.
@@ -56,6 +59,8 @@ class MeterSettings:
     sdk_retries: int = 0
     limits: Mapping[str, Throttle] = field(default_factory=dict[str, Throttle])
     slice: int | None = None
+    learned: Corrections = LEARNED
+    default_output: int = DEFAULT_OUTPUT
     on_tight: OnTight = "refuse"
     min_output: int = 64
     on_cancel: OnCancel = "close"
@@ -69,7 +74,7 @@ class MeterSettings:
                 raise InvalidOption(name, getattr(self, name), "not a time above 0")
         if self.sdk_retries < 0:
             raise InvalidOption("sdk_retries", self.sdk_retries, "below 0")
-        for name in ("slice", "min_output"):
+        for name in ("slice", "min_output", "default_output"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InvalidOption(name, getattr(self, name), "below 1")
         for name, words in (("on_tight", ("refuse", "shrink")), ("on_cancel", ("close", "drain"))):
@@ -99,6 +104,8 @@ class MeterOptions(TypedDict, total=False):
     sdk_retries: int
     limits: Mapping[str, Throttle]
     slice: int | None
+    learned: Corrections
+    default_output: int
     on_tight: OnTight
     min_output: int
     on_cancel: OnCancel

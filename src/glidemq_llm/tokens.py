@@ -7,10 +7,11 @@ be too high than too low.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from glidemq_llm._images import medium_tokens
 from glidemq_llm._read import text
@@ -28,6 +29,9 @@ from glidemq_llm._vocabulary import Encoding, encoding_for, prefetch
 Confidence = Literal["exact", "good", "rough"]
 
 DEFAULT_OUTPUT = 1024
+_MAX_MODELS = 1000
+_FEW_ANSWERS = 10
+_RECENT_ANSWERS = 60
 _RULE_MARGIN = 1.15
 _MAX_EXACT = 400_000  # characters; beyond, the rest is taken to be like the beginning
 
@@ -142,8 +146,8 @@ class ReceivedCounter:
 
 
 class Corrections:
-    """Learns how far estimates are off, per model, as an exponential average of actual over
-    estimated.
+    """What calls have taught about models: how far estimates of prompts are off, as an exponential
+    average of actual over estimated, and how long answers usually are.
 
     Args:
         weight: How much the newest call counts, from 0 to 1.
@@ -155,6 +159,7 @@ class Corrections:
         self.lowest = lowest
         self.highest = highest
         self._factors: dict[str, float] = {}
+        self._answers: dict[str, deque[int]] = {}
 
     def factor(self, model: str) -> float:
         """What to multiply an estimate with; 1 for a model that nothing is known about."""
@@ -165,8 +170,27 @@ class Corrections:
         if estimate.base <= 0 or actual <= 0:
             return
         ratio = min(self.highest, max(self.lowest, actual / estimate.base))
-        known = self._factors.get(model)
+        known = self._factors.pop(model, None)
+        if len(self._factors) >= _MAX_MODELS:
+            del self._factors[next(iter(self._factors))]
         self._factors[model] = ratio if known is None else known + self.weight * (ratio - known)
+
+    def usual_output(self, model: str) -> int | None:
+        """What 19 of 20 answers were not longer than; None before there were some."""
+        seen = sorted(self._answers.get(model, ()))
+        return seen[ceil(0.95 * len(seen)) - 1] if len(seen) >= _FEW_ANSWERS else None
+
+    def learn_output(self, model: str, tokens: int) -> None:
+        """Take in the length of an answer that no limit has cut."""
+        seen = self._answers.pop(model, None)
+        if len(self._answers) >= _MAX_MODELS:
+            del self._answers[next(iter(self._answers))]
+        self._answers[model] = seen if seen is not None else deque(maxlen=_RECENT_ANSWERS)
+        self._answers[model].append(tokens)
+
+
+LEARNED: Final = Corrections()
+"""What this process has learned."""
 
 
 def _output(request: Mapping[str, Any], usual: int) -> int:
@@ -207,6 +231,7 @@ def _encoded(encoding: Encoding, written: str) -> float:
 
 __all__ = [
     "DEFAULT_OUTPUT",
+    "LEARNED",
     "Confidence",
     "Corrections",
     "Counter",

@@ -9,7 +9,14 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from glidemq_llm import MeterSettings, Pricing, StreamFailed, StreamInterrupted, UnpricedModel
+from glidemq_llm import (
+    Corrections,
+    MeterSettings,
+    Pricing,
+    StreamFailed,
+    StreamInterrupted,
+    UnpricedModel,
+)
 from glidemq_llm._answers import read_answer
 from glidemq_llm.metering import MeteredCall
 
@@ -351,3 +358,36 @@ def test_tool_calls_are_told_apart_by_any_index_in_any_order():
     ]
     closed = [piece.fields["index"] for piece in pieces if piece.fields.get("done")]
     assert closed == ["1000000000", "0"]
+
+
+def test_reservations_follow_what_a_models_calls_have_used():
+    learned = Corrections()
+
+    def reserved():
+        call = new_call(learned=learned, default_output=700)
+        amounts = call.reservation()["tokens"]
+        for event in (chunk("a"), chunk(finish="stop"), USAGE):
+            call.feed(event)
+        call.settle(None)
+        return amounts
+
+    first = reserved()
+    for _ in range(30):
+        last = reserved()
+
+    assert first["output"] == 700
+    assert last["output"] == 2
+    assert first["input"] != last["input"] == pytest.approx(9, abs=1)
+
+
+def test_cut_answers_and_calls_without_usage_teach_nothing_of_length():
+    learned = Corrections()
+    for end in ("length", None):
+        for _ in range(12):
+            call = new_call(learned=learned)
+            call.reservation()
+            for event in (chunk("a"), *([chunk(finish=end), USAGE] if end else [])):
+                call.feed(event)
+            call.settle(None)
+
+    assert learned.usual_output("m") is None

@@ -332,6 +332,29 @@ def test_one_odd_call_does_not_make_estimates_useless():
     assert corrections.factor("n") == 1
 
 
+def test_usual_answer_is_what_19_of_20_do_not_exceed():
+    corrections = Corrections()
+    for tokens in range(1, 10):
+        corrections.learn_output("m", tokens)
+    assert corrections.usual_output("m") is None  # too few
+
+    for tokens in range(10, 101):
+        corrections.learn_output("m", tokens)
+
+    assert corrections.usual_output("m") == 97  # of the last 60
+    assert corrections.usual_output("other") is None
+
+
+def test_what_is_learned_is_bounded():
+    corrections = Corrections()
+    for number in range(1500):
+        corrections.learn(f"m{number}", Estimate(input=1, output_max=0, base=1), actual=2)
+        corrections.learn_output(f"m{number}", 5)
+
+    assert len(corrections._factors) == len(corrections._answers) == 1000
+    assert corrections.factor("m1499") == 2
+
+
 def test_received_text_is_counted_by_kind(exact):
     counter = ReceivedCounter("gpt-5-mini")
 
