@@ -64,15 +64,12 @@ class WorkerHost:
         self.relay = Relay(client, self.root)
         self.turns = Turns(client, self.root, settings.turn)
         self._limits = settings.limits
+        self.now = time.monotonic
 
     @property
     def limits(self) -> Sequence[Mapping[str, object]]:
         """The limiters of all its jobs' model calls."""
         return [*self._limits, *self.turns.limits]
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return time.monotonic()
 
 
 class Engine:

@@ -126,10 +126,11 @@ class RunningJob(PaidCalls):
         Returns:
             Whether to await `room` before the next ones.
         """
-        run, writer = self._run, self._host.writer
-        run.touched_at = self._host.now()
-        if run.stop_reason == "lease_lost" or self._is_replaying:
+        run, host = self._run, self._host
+        run.touched_at = host.now()
+        if run.stop_reason == "lease_lost" or (run.journal is not None and self._is_replaying):
             return False
+        writer = host.writer
         for type, content, fields in chunks:
             writer.put(run, type, content, fields)
         return writer.is_full(run)

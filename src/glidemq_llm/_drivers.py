@@ -390,7 +390,7 @@ class _Watch:
 
     def waits(self) -> None:
         """This task waits for an event from now on."""
-        self._waiter = asyncio.current_task()
+        self._waiter = asyncio.current_task(self._loop)
         self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_at(self._first_until, self._look)

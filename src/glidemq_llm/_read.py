@@ -29,16 +29,18 @@ def fields(value: object) -> Mapping[str, Any]:
     """
     if isinstance(value, dict):
         return cast("dict[str, Any]", value)
+    extra: Mapping[str, Any] | None = getattr(value, "__pydantic_extra__", EMPTY)
+    if extra is not EMPTY:
+        return {**value.__dict__, **extra} if extra else value.__dict__
+    return _other(value)
+
+
+def _other(value: object) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return cast("Mapping[str, Any]", value)
     own: dict[str, Any] | None = getattr(value, "__dict__", None)
     if own is not None:
-        extra: dict[str, Any] | None = getattr(value, "__pydantic_extra__", None)
-        return {**own, **extra} if extra else own
-    return _slotted(value)
-
-
-def _slotted(value: object) -> Mapping[str, Any]:
+        return own
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
     list_fields: Callable[[], Iterable[tuple[Any, Any]]] | None = getattr(value, "ListFields", None)

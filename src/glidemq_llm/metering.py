@@ -205,7 +205,8 @@ class MeteredCall:
                 self._failure = piece
         if self._failure is not None:  # settling writes it
             pieces = [piece for piece in pieces if piece.type != _ERROR]
-        return self._begin(self._shown(pieces))
+        shown = self._shown(pieces)
+        return shown if self.has_begun else self._begin(shown)
 
     def take(self, response: object) -> list[Piece]:
         """Take in a whole answer; answers the pieces of it.

@@ -182,7 +182,7 @@ class UsageAccumulator:
     def feed(self, event: object) -> None:
         """Take in one stream event or one whole response (dict or object)."""
         top = fields(event)
-        if len(top) == 1 and "data" in top:  # the Mistral SDK's envelope
+        if "data" in top and len(top) == 1:  # the Mistral SDK's envelope
             top = fields(top["data"])
         if self._has_begun and facts.is_quiet(top):
             return
