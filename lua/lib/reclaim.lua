@@ -33,7 +33,8 @@ local function take_back(tx, id, record, max_stalled)
     end
   end
   if record.ledger then
-    tx.outbox[#tx.outbox + 1] = { 'kind', 'lapse', 'ledger', record.ledger, 'run', run_key }
+    tx.outbox[#tx.outbox + 1] = { 'kind', 'lapse', 'ledger', record.ledger, 'run', run_key, 'job', id,
+      'started', started and record.started_at or tx.now }
   end
   if record.cancel_requested then
     fields[#fields + 1] = 'reason'

@@ -14,9 +14,13 @@ import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
+_SIDES: Final = ("before", "after")
 _CALLS: Final = ("turn", "stream_append", "job_beat", "job_update", "job_usage")
-POINTS: Final = tuple(f"{call}.{side}" for call in _CALLS for side in ("before", "after"))
+_PAYING: Final = ("job_update", "ledger_reserve", "job_usage", "ledger_settle", "turn")
+POINTS: Final = tuple(f"{call}.{side}" for call in _CALLS for side in _SIDES)
 """Before a call of that name is sent, and after its reply has come: once per call, whatever it repeats inside."""
+MONEY_POINTS: Final = tuple(f"{call}.{side}" for call in _PAYING for side in _SIDES)
+"""Those that a model call passes."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from ._ledger import Admitted, LedgerClient, Outcome, OverBudget, TurnedAway, Waiter, Wake
+from ._ledger import (
+    Admitted,
+    LedgerClient,
+    Outcome,
+    OverBudget,
+    Settled,
+    TurnedAway,
+    Waiter,
+    Wake,
+)
 from ._run import in_thread
 from ._waiting import Waiting
+from .errors import LeaseLost
 from .outcome import Delayed
 
 if TYPE_CHECKING:
@@ -41,6 +52,9 @@ class Gate:
         self.open_calls: set[str] = set()
         self._unanswered: set[str] = set()
         self._was_booked_blindly = False
+        self._unsettled: dict[str, Callable[[], Awaitable[Settled]]] = {}
+        # A job that names any of its ledger has told its queue so.
+        self._is_known = bool(run.options.get("budgets") or run.options.get("limits"))
 
     @property
     def is_closed_to(self) -> bool:
@@ -135,6 +149,8 @@ class Gate:
             BudgetExceeded: A budget that says "fail" leaves too little; its job fails at once.
         """
         await self._end_start()
+        if not self._is_known:
+            await self._note_ledger()
         waiter = Waiter(queue_root=self._host.root, job=self._run.id)
         while True:
             # Cancelled, or without an answer, it may be reserved all the same, and was never sent.
@@ -209,7 +225,8 @@ class Gate:
             return
         self._was_booked_blindly = self._was_booked_blindly or call not in self.open_calls
         self.open_calls.discard(call)
-        settled = await self.ledger.settle(
+        self._unsettled[call] = partial(
+            self.ledger.settle,
             call,
             started_ms=self._started_ms,
             tokens=tokens,
@@ -220,11 +237,13 @@ class Gate:
             retry_after=retry_after,
             remaining=remaining,
         )
-        await relay_wakes(self._host.client, self.ledger, settled.wakes)
+        await self._settle(call)
 
     async def close(self) -> None:
         """The run has ended: let go of what was reserved and not sent; the rest of it becomes unverified spend."""
         await self._end_start()
+        for call in list(self._unsettled):
+            await self._settle(call)
         for call in self._unanswered & self.open_calls:
             await self.settle(call, tokens={}, costs={}, unused=True)
         if self.open_calls:
@@ -232,6 +251,27 @@ class Gate:
                 self._host.client, self.ledger, await self.ledger.lapse(self._run.key)
             )
             self.open_calls.clear()
+
+    async def _settle(self, call: str) -> None:
+        settled = await self._unsettled[call]()
+        self._unsettled.pop(call, None)
+        await relay_wakes(self._host.client, self.ledger, settled.wakes)
+
+    async def _note_ledger(self) -> None:
+        """Limits that the job does not name: tell the queue where a lost lease has to be told, before anything is held."""
+        self._run.updates += 1
+        args: dict[str, object] = {
+            "id": self._run.id,
+            "token": self._run.token,
+            "n": self._run.updates,
+            "ledger": self.ledger.name,
+        }
+        try:
+            await self._host.client.call("job_update", self._host.root, args)
+        except LeaseLost:
+            self._run.stop("lease_lost")
+            raise
+        self._is_known = True
 
     async def _end_start(self) -> None:
         """The handler's own calls reserve for themselves from now on."""

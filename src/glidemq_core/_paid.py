@@ -106,15 +106,18 @@ class PaidCalls:
         }
         if details:
             args["event"] = _codec.dumps(facts, "usage")
-        await self._gate.settle(
-            call,
-            tokens=counted,
-            costs=priced,
-            outcome=outcome,
-            retry_after=retry_after,
-            remaining=remaining,
-        )
-        return await self._host.client.call("job_usage", self._host.root, args) == 1
+        try:
+            # The job first: whoever finds its worker dead settles the calls that stand on it.
+            return await self._host.client.call("job_usage", self._host.root, args) == 1
+        finally:
+            await self._gate.settle(
+                call,
+                tokens=counted,
+                costs=priced,
+                outcome=outcome,
+                retry_after=retry_after,
+                remaining=remaining,
+            )
 
     async def report_tokens(self, tokens: int | Mapping[str, int]) -> None:
         """Tell the job's limiters of tokens that were used without a call they had let pass; each report adds up.

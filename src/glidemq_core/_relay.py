@@ -14,6 +14,7 @@ from ._client import Client
 from ._codec import dumps, loads
 from ._gate import relay_wakes
 from ._ledger import LedgerClient
+from ._units import to_nano
 from .errors import GlideMQError, JobNotFound
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ class Relay:
         try:
             while entries := await self._read():
                 for _, flat in entries:
-                    await self._relay(
-                        {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
-                    )
+                    await self._relay(_texts(flat))
                 ids = [entry_id.decode() for entry_id, _ in entries]
                 await self._client.call("outbox_ack", self._root, {"ids": ids})
         except GlideMQError as error:
@@ -89,12 +88,32 @@ class Relay:
             except JobNotFound:
                 pass  # it has ended and been removed
         elif kind == "lapse":
-            ledger = LedgerClient(self._client, entry["ledger"])
-            await relay_wakes(self._client, ledger, await ledger.lapse(entry["run"]))
+            await self._lapse(entry)
         elif kind == "dead":
             await self._bury(entry)
         else:
             logger.error("the outbox of %s holds an entry of an unknown kind %r", self._root, kind)
+
+    async def _lapse(self, entry: dict[str, str]) -> None:
+        """A run was lost: settle the calls that it has booked on its job, then end what it has left open."""
+        ledger = LedgerClient(self._client, entry["ledger"])
+        fields, usage, *_ = await self._client.call("job_get", self._root, {"id": entry["job"]})
+        options = cast("dict[str, Any]", loads(_texts(fields).get("options") or "{}"))
+        run = int(entry["run"].removeprefix(f"{entry['job']}/").partition(".")[0])
+        for name, text in _texts(usage).items():
+            if not name.startswith("call:"):
+                continue
+            call = cast("dict[str, Any]", loads(text))
+            if call["run"] == run:
+                settled = await ledger.settle(
+                    call["call"],
+                    started_ms=int(entry["started"]),
+                    tokens=call["tokens"],
+                    costs={name: to_nano(cost, name) for name, cost in call["costs"].items()},
+                    budgets=options.get("budgets", ()),
+                )
+                await relay_wakes(self._client, ledger, settled.wakes)
+        await relay_wakes(self._client, ledger, await ledger.lapse(entry["run"]))
 
     async def _bury(self, entry: dict[str, str]) -> None:
         """Add the copy of a failed job to the dead-letter queue, under an id that makes a repeat the same copy."""
@@ -135,6 +154,10 @@ class Relay:
         if entry["state"] != "completed":
             args["error"] = _error_of_child(parent["key"], entry)
         await self._client.call("child_ended", _keys.root_of(parent["queue"]), args)
+
+
+def _texts(flat: list[bytes]) -> dict[str, str]:
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
 
 def _error_of_child(key: str, entry: dict[str, str]) -> str:

@@ -12,11 +12,12 @@ import pytest
 from openai import AsyncOpenAI
 
 from glidemq_core import Budget, NewJob, Queue, Throttle, Worker
+from glidemq_core._failpoints import MONEY_POINTS
 from glidemq_core.ledger import Ledger
 from glidemq_llm import MeterSettings, Pricing, chat_handler
-from tests.harness.aftermath import Aftermath, Rate
-from tests.harness.money import behaviour, money_problems, spender
+from tests.harness.money import Admissions, behaviour, money_problems, spender
 from tests.harness.provider import Behaviour, Provider
+from tests.harness.servers import ValkeyServer
 from tests.harness.workers import Workers
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
@@ -36,21 +37,28 @@ async def ledger(url: str) -> AsyncIterator[Ledger]:
 
 
 async def test_herd_that_is_due_at_one_instant_is_let_through_spaced(
-    queue: Queue, url: str, provider: Provider, aftermath: Aftermath
+    queue: Queue, url: str, server: ValkeyServer
 ):
     limits = {"p": Throttle(rpm=6_000, burst=0.002)}  # 100 a second, 12 at once
-    aftermath.rates.append(Rate(per_minute=6_000, burst=12))
+    admissions = Admissions(server)
+
+    async def handler(job: Any) -> None:
+        async with job.llm_call("m", tokens={"input": 1}) as call:
+            admissions.note(call.id)
+            call.tokens = {"input": 1}
+
     jobs = await queue.add_many(
         [NewJob(name="j", limits=limits, delay=1, attempts=1) for _ in range(300)]
     )
 
     async with (
-        Worker(queue.name, spender(provider.port), connection=url, concurrency=50),
-        Worker(queue.name, spender(provider.port), connection=url, concurrency=50),
+        Worker(queue.name, handler, connection=url, concurrency=50),
+        Worker(queue.name, handler, connection=url, concurrency=50),
     ):
         await asyncio.gather(*(job.result(timeout=40) for job in jobs))
 
-    assert len(provider.calls()) == 300
+    assert len(admissions.at) == 300
+    assert admissions.problems(per_minute=6_000, burst=12, windows=(0.1, 0.5, 1, 2)) == []
 
 
 async def test_jobs_parked_for_a_budget_do_not_come_back_as_a_herd(
@@ -106,6 +114,24 @@ async def test_refusals_by_the_provider_slow_all_down_and_end_with_them(
     assert storm.cap < 1 or storm.blocked > 0
     assert 0 < len(wasted) <= 60
     assert took < 20
+
+
+@pytest.mark.parametrize("point", MONEY_POINTS)
+async def test_place_that_only_the_handler_named_is_free_again_wherever_its_worker_dies(
+    queue: Queue, ledger: Ledger, workers: Workers, provider: Provider, point: str
+):
+    count = 2 if point.startswith("turn") else 1  # the first turn takes, the second hands in
+    env = {"FAKE_PROVIDER_PORT": str(provider.port)}
+    job = await queue.add("spend_limited")
+    doomed = workers.start(env={**env, "GLIDEMQ_FAILPOINT": f"{point}:{count}"}, lock_duration=1)
+
+    assert await doomed.until_ended() == -9
+    workers.start(env=env)
+
+    # Its one place was promised for the call's time limit and a minute more; nobody waits for that.
+    assert await job.result(timeout=15) == 10
+    assert await (await queue.add("spend_limited")).result(timeout=10) == 10
+    assert (await ledger.limiter_state("p")).running == 0
 
 
 async def test_place_of_a_dead_worker_is_free_again(

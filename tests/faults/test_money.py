@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from glidemq_core import Budget, JobFailed, NewJob, Queue, Worker
+from glidemq_core._failpoints import MONEY_POINTS
 from glidemq_core.ledger import Ledger
 from tests.harness.money import INPUT, behaviour, money_problems, price, spender
 from tests.harness.provider import Provider
@@ -147,6 +148,30 @@ async def test_a_call_whose_worker_died_before_booking_it_is_unverified_spend(
     assert state is not None
     assert (state.total_tokens, state.caps["total_tokens"].unverified) == (2 * CALL, CALL)
     assert len(provider.calls()) == 2
+    assert await money_problems(ledger, ["b"], provider, queue, [job.id]) == []
+
+
+@pytest.mark.parametrize("point", [point for point in MONEY_POINTS if "job_update" not in point])
+async def test_wherever_a_worker_dies_its_job_and_its_budget_tell_the_same(
+    queue: Queue, ledger: Ledger, workers: Workers, provider: Provider, point: str
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=10 * CALL))
+    # The first turn takes, the first reserve is the look at the start.
+    count = 2 if point.startswith(("turn", "ledger_reserve")) else 1
+    env = {"FAKE_PROVIDER_PORT": str(provider.port)}
+    job = await queue.add("spend", budgets=["b"])
+    doomed = workers.start(env={**env, "GLIDEMQ_FAILPOINT": f"{point}:{count}"}, lock_duration=1)
+
+    assert await doomed.until_ended() == -9
+    workers.start(env=env)
+    assert await job.result(timeout=15) == CALL
+    await until_nothing_is_reserved(ledger, ["b"])
+
+    state = await ledger.budget("b")
+    assert state is not None
+    # What was reserved and is on no job's list is a guess, and said to be one.
+    unverified = state.caps["total_tokens"].unverified
+    assert unverified == (CALL if point in ("ledger_reserve.after", "job_usage.before") else 0)
     assert await money_problems(ledger, ["b"], provider, queue, [job.id]) == []
 
 

@@ -7,16 +7,20 @@ A call's model is its id ("job/run/n"), so that the provider's log says which ca
 from __future__ import annotations
 
 import asyncio
+import bisect
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
 from glidemq_core import Job, Queue
 from glidemq_core.budget import BudgetState
 from glidemq_core.ledger import Ledger
 from tests.harness.provider import Behaviour, Provider, ProviderCall
+from tests.harness.servers import ValkeyServer
 
 INPUT = 5
 _LATE = 0.1  # seconds that a loaded machine takes
@@ -55,12 +59,19 @@ async def ask(port: int, model: str, *, limit: int = 1000, key: str = "") -> dic
     return {"input": usage["prompt_tokens"], "output": usage["completion_tokens"]}
 
 
-def spender(port: int, *, estimate: int = 5, then: Any = None, key: str = "") -> Any:
-    """A handler that makes one paid call; `then(job)` is awaited between the answer and its booking. `key`: see `ask`."""
+def spender(
+    port: int, *, estimate: int = 5, then: Any = None, key: str = "", limits: Any = None
+) -> Any:
+    """A handler that makes one paid call; `then(job)` is awaited between the answer and its booking.
+
+    `key`: see `ask`. `limits`: its own, beside those of its job.
+    """
 
     async def spend(job: Any) -> int:
         expected = {"input": INPUT, "output": estimate}
-        async with job.llm_call("m", tokens=expected, costs=price(expected), timeout=5) as call:
+        async with job.llm_call(
+            "m", tokens=expected, costs=price(expected), timeout=5, limits=limits
+        ) as call:
             used = await ask(port, call.id, key=key)
             if then is not None:
                 await then(job)
@@ -79,14 +90,33 @@ async def money_problems(
     """
     calls = {call.model: call for call in provider.calls() if call.outcome != "limited"}
     problems: list[str] = []
+    jobs = [job for id in ids if (job := await queue.get(id)) is not None]
     for id in budgets:
         problems += await budget_problems(ledger, id)
         problems += await _calls_of_budget(ledger, id, calls)
-    for job_id in ids:
-        job = await queue.get(job_id)
-        assert job is not None
+        problems += await _apart(ledger, id, jobs)
+    for job in jobs:
         problems += _of_job(job, calls)
     return problems
+
+
+async def _apart(ledger: Ledger, id: str, jobs: Sequence[Job]) -> list[str]:
+    """Where a budget and its jobs' own books differ: but for unverified calls, each has what the other has."""
+    sums, kinds = await entries_of(ledger, id)
+    settled = {
+        call: (one["tokens.input"], one["tokens.output"], one["cost.total"])
+        for call, one in sums.items()
+        if kinds[call] not in OPEN_ENDS and any(one.values())
+    }
+    listed: dict[str, tuple[Decimal, ...]] = {}
+    for call in (call for job in jobs for call in job.usage.calls):
+        amounts = call["tokens"]["input"], call["tokens"]["output"], call["costs"]["total"]
+        listed[call["call"]] = tuple(Decimal(amount) for amount in amounts)
+    return [
+        f"{id}: {call}: settled are {settled.get(call)}, on its job stand {listed.get(call)}"
+        for call in settled.keys() | listed.keys()
+        if settled.get(call) != listed.get(call)
+    ]
 
 
 async def sum_problems(
@@ -196,6 +226,36 @@ def _of_job(job: Job, calls: Mapping[str, ProviderCall]) -> list[str]:
 def _repeated(job: Job) -> list[str]:
     counts = Counter(call["call"] for call in job.usage.calls)
     return [f"{job.id}: {call} is listed {n} times" for call, n in counts.items() if n > 1]
+
+
+class Admissions:
+    """When calls were let through, by the ledger's own clock: on a busy machine calls arrive in bunches."""
+
+    def __init__(self, server: ValkeyServer) -> None:
+        self.at: list[int] = []
+        self._server = server
+
+    def note(self, call: str) -> None:
+        """Note an open call."""
+        record = self._server.cmd("GET", f"glidemq:{{ledger:main}}:call:{call}")
+        self.at.append(msgspec.msgpack.decode(record)["at"])
+
+    def busiest(self, window: float) -> int:
+        """The most calls in any window of so many seconds."""
+        self.at.sort()
+        ends = (bisect.bisect_left(self.at, at + window * 1000) for at in self.at)
+        return max((end - i for i, end in enumerate(ends)), default=0)
+
+    def problems(self, *, per_minute: int, burst: int, windows: Sequence[float]) -> list[str]:
+        """Windows that hold more than the rate and its burst allow."""
+        found = [
+            (self.busiest(window), per_minute * window / 60 + burst, window) for window in windows
+        ]
+        return [
+            f"{most} within {window:g} s, allowed are {allowed:g}"
+            for most, allowed, window in found
+            if most > allowed
+        ]
 
 
 def rate_problems(

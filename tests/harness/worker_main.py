@@ -181,8 +181,9 @@ def thread_handler(journal: Journal) -> Any:
 def paying(journal: Journal, port: int) -> dict[str, Any]:
     """Handlers that make one paid call: `spend`; `spend_gated`, which waits for {gate} when it has the answer.
 
-    `step` makes it in a step, and waits for {gate} {where}: "inside" of the step, or "after" it.
+    `spend_limited` has one place at a time, by a limit that its job does not name. `step` makes it in a step, and waits for {gate} {where}: "inside" of the step, or "after" it.
     """
+    from glidemq_core import Throttle
     from tests.harness.money import spender
 
     async def hold(job: Any) -> None:
@@ -215,6 +216,7 @@ def paying(journal: Journal, port: int) -> dict[str, Any]:
     return spends | {
         "reserve_gated": noted(journal, reserved),
         "step": noted(journal, step),
+        "spend_limited": plain(spender(port, limits={"p": Throttle(concurrency=1)})),
     }
 
 

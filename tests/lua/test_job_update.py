@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lua.engine import Claim, Engine, refused
+from tests.lua.engine import LEASE, Claim, Engine, refused
 
 
 def _update(engine: Engine, claim: Claim, n: int = 1, **more: object) -> int:
@@ -93,3 +93,33 @@ def test_bad_arguments_are_refused_before_anything_is_written(
             "job_update", **{"id": "a", "token": claim.token, "n": 1, "log": ["good"], **args}
         )
     assert engine.dump() == before
+
+
+def test_ledger_of_a_run_is_noted_whatever_the_count_of_updates(engine: Engine):
+    claim = engine.active()
+    _update(engine, claim, 5)
+
+    assert _update(engine, claim, 4, ledger="other") == 0
+
+    assert engine.job("a")["ledger"] == "other"
+    assert engine.call("queue_ledgers") == [b"other"]
+
+
+def test_noted_ledger_is_told_when_the_lease_is_lost(engine: Engine):
+    claim = engine.active()
+    _update(engine, claim, ledger="main")
+    for _ in range(2):  # never silent for so long that time would seem to have stood still
+        engine.advance(LEASE)
+        engine.turn("w2")
+
+    ((_, flat),) = engine.call("outbox_read", limit=10)
+    entry = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert (entry[b"kind"], entry[b"ledger"], entry[b"job"]) == (b"lapse", b"main", b"a")
+    assert entry[b"run"].startswith(b"a/1.")
+    assert 0 <= engine.now() - int(entry[b"started"]) <= 3 * LEASE
+
+
+def test_ledger_of_another_type_is_refused(engine: Engine):
+    claim = engine.active()
+    with refused("ARG"):
+        _update(engine, claim, ledger=5)
