@@ -37,8 +37,9 @@ local function check_waiter(waiter)
   elseif type(waiter) ~= 'table' then
     reply.fail('ARG', 'waiter not a map')
   end
-  arg.text(waiter, 'queue')
-  arg.text(waiter, 'job')
+  if string.find(arg.text(waiter, 'queue') .. arg.text(waiter, 'job'), '\n', 1, true) then
+    reply.fail('ARG', 'waiter not of one line')
+  end
   waiter.since = waiter.since and arg.int(waiter, 'since', 0, num.MAX)
   return waiter
 end
