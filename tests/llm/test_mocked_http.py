@@ -220,6 +220,23 @@ async def test_answer_that_never_came_may_have_cost_its_input(http, ask, wire, g
     assert ended.statuses == ["complete", "missing"]
 
 
+@pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
+async def test_boto3s_own_retries_are_off_inside_of_a_job(http, model, spend, mode):
+    pytest.importorskip("boto3")
+    api = Bedrock()
+    client = api.make(SimpleNamespace(url=URL), retries={"mode": mode, "max_attempts": 5})
+    http.watch_boto(client)
+    wire, wrapped = Wire(api, model), wrap(client)
+    good = Answer(*wire.begun(), *wire.finish(), type=wire.type)
+    http.answer(Answer(wire.error(503), status=503), Answer(wire.error(429), status=429), good)
+
+    ended = await spend(asking(api, lambda _job: wrapped, model), attempts=3, backoff=0.01)
+
+    client.close()
+    assert ended.job.result == TEXT
+    assert ended.job.attempt == http.calls == 3
+
+
 # -- what no provider should send ----------------------------------------------
 
 
@@ -310,6 +327,7 @@ async def test_text_that_looks_like_events_stays_text(http, ask, wire):
     assert [line for line in sent.splitlines() if line.startswith("event: end")] == ["event: end"]
 
 
+@pytest.mark.faults  # so many chunks take seconds
 async def test_ten_thousand_choices_in_one_event_are_ten_thousand_chunks(http, ask, wire, good):
     if wire.name not in ("openai.chat", "mistral"):
         pytest.skip("it has no choices" if wire.name != "litellm" else "litellm takes minutes")
