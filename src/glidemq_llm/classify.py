@@ -172,8 +172,8 @@ def _facts(exc: BaseException) -> _Facts:
     body = _body(exc)
     return _Facts(
         names=_names(exc),
-        cause_names=_names(exc.__cause__ or exc.__context__),
-        module=type(exc).__module__.partition(".")[0],
+        cause_names=_names_behind(exc),
+        module=_package(exc),
         message=_message(exc, body),
         status=_status(exc, body),
         codes=tuple(dict.fromkeys(_codes(exc, body))),
@@ -185,6 +185,20 @@ def _facts(exc: BaseException) -> _Facts:
 def _names(exc: BaseException | None) -> tuple[str, ...]:
     """The names of the class and its bases, the most specific first."""
     return () if exc is None else tuple(base.__name__ for base in type(exc).__mro__)
+
+
+def _names_behind(exc: BaseException) -> tuple[str, ...]:
+    """Those of what an error was made of: one step back, but LiteLLM puts the SDK's own error further behind."""
+    names: tuple[str, ...] = ()
+    cause = exc.__cause__ or exc.__context__
+    for _ in range(5 if _package(exc) == "litellm" else 1):
+        names += _names(cause)
+        cause = (cause.__cause__ or cause.__context__) if cause else None
+    return names
+
+
+def _package(exc: BaseException) -> str:
+    return type(exc).__module__.partition(".")[0]
 
 
 def _attribute(exc: object, name: str) -> Any:
@@ -408,7 +422,12 @@ def _may_be_billed(facts: _Facts, category: ErrorCategory, *, in_stream: bool) -
         return False
     if category is _C.TIMEOUT:
         # Some give their own timeouts this status; of a vendor it says that no request had come.
-        return facts.status != 408 or facts.module in ("litellm", "botocore")
+        is_own = facts.module == "botocore" or (
+            facts.module == "litellm" and "HTTPStatusError" not in facts.cause_names
+        )
+        return facts.status != 408 or is_own
+    if facts.module == "litellm" and "APIConnectionError" in facts.cause_names:
+        return True  # it calls a lost connection a 500
     return (
         in_stream
         or category in (_C.CONNECTION, _C.REFUSAL)

@@ -1,6 +1,7 @@
 """Money: known models, overrides, tiers, several models in one answer, and honest ignorance."""
 
 import json
+import sys
 from decimal import Decimal
 
 import genai_prices
@@ -315,6 +316,8 @@ def test_an_installed_litellm_is_found_without_being_imported(tmp_path, monkeypa
         litellm_table.read_bytes()
     )
     monkeypatch.syspath_prepend(tmp_path)
+    # Another test may have imported the real one.
+    monkeypatch.delitem(sys.modules, "litellm", raising=False)
     from glidemq_llm import _rates
 
     _rates._litellm_file.cache_clear()
