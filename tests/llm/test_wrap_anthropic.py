@@ -274,3 +274,27 @@ async def test_broken_sync_stream_is_tried_again(sync_client, provider, model, p
 
     assert ended.job.result == ended.text == FIVE
     assert len(provider.calls(model=model)) == 2
+
+
+@pytest.mark.parametrize("resource", ["messages", "beta.messages"])
+@pytest.mark.parametrize("method", ["create", "parse"])
+async def test_every_way_to_ask_is_metered(client, provider, model, plan, run, resource, method):
+    holder = client
+    for name in resource.split("."):
+        holder = getattr(holder, name)
+    if not hasattr(holder, method):
+        pytest.skip("not in this version")
+    plan(Behaviour(tokens=5, input=20))
+    wrapped = wrap(client)
+
+    async def handler(_job):
+        held = wrapped
+        for name in resource.split("."):
+            held = getattr(held, name)
+        answer = await getattr(held, method)(model=model, max_tokens=50, messages=ASK["messages"])
+        return answer.content[0].text
+
+    ended = await run(handler)
+
+    assert ended.job.result == ended.text == FIVE
+    assert ended.tokens == provider.billed(model=model)

@@ -159,3 +159,24 @@ def test_wrapping_twice_wraps_once(litellm):
     once = wrap(litellm.acompletion)
 
     assert wrap(once).__wrapped__ is litellm.acompletion
+
+
+async def test_embeddings_are_booked_and_not_streamed(litellm, at, run):
+    wrapped = wrap(litellm)
+
+    async def handler(_job):
+        answer = await wrapped.aembedding(
+            model="openai/text-embedding-x", input=["two words"], **at
+        )
+        return len(answer.data)
+
+    def in_thread(_job):
+        answer = wrap(litellm.embedding)("openai/text-embedding-x", ["two words"], **at)
+        return len(answer.data)
+
+    for one in (handler, in_thread):
+        ended = await run(one)
+        assert ended.job.result == 1
+        assert [chunk.type for chunk in ended.chunks] == ["end"]
+        assert ended.tokens["input"] > 0
+        assert "output" not in ended.tokens

@@ -464,3 +464,25 @@ async def test_no_connection_books_nothing(provider, run, unused_tcp_port):
 
     assert ended.job.error.error_class.endswith("APIConnectionError")
     assert ended.tokens == {}
+
+
+async def test_compacting_is_booked_and_not_streamed(client, provider, run, mocked):
+    body = {
+        "id": "c1",
+        "object": "response.compaction",
+        "created_at": 1,
+        "output": [],
+        "usage": {"input_tokens": 30, "output_tokens": 4, "total_tokens": 34},
+    }
+    wrapped = wrap(client)
+
+    async def handler(_job):
+        return (await wrapped.responses.compact(model="m", input="a long talk")).id
+
+    with mocked("openai") as router:
+        router.post(f"{provider.openai_url}/responses/compact").respond(json=body)
+        ended = await run(handler)
+
+    assert ended.job.result == "c1"
+    assert ended.tokens == {"input": 30, "output": 4}
+    assert [chunk.type for chunk in ended.chunks] == ["end"]

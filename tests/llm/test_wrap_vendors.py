@@ -246,6 +246,36 @@ async def test_chat_job_falls_back(vendor, client, provider, model, run):
     assert ended.job.hops[0]["category"] == "stream_interrupted"
 
 
+# -- google's chats ---------------------------------------------------------------
+
+
+async def test_chats_of_google_are_metered(provider, model, plan, run):
+    pytest.importorskip("google.genai")
+    from tests.harness.llm_clients import Gemini
+
+    plan(*[Behaviour(tokens=5, input=20)] * 3)
+    vendor = Gemini()
+    client = vendor.make(provider)
+    wrapped = wrap(client)
+
+    async def handler(_job):
+        chat = wrapped.aio.chats.create(model=model)
+        first = (await chat.send_message("say it")).text
+        return first + "".join(
+            [part.text or "" async for part in await chat.send_message_stream("again")]
+        )
+
+    def in_thread(_job):
+        return wrapped.chats.create(model=model).send_message("say it").text
+
+    ended, sync = await run(handler), await run(in_thread)
+
+    assert (ended.job.result, sync.job.result) == (FIVE + FIVE, FIVE)
+    assert ended.tokens == {"input": 40, "output": 10}
+    assert sync.tokens == {"input": 20, "output": 5}
+    await vendor.close(client)
+
+
 # -- boto3: sync only ------------------------------------------------------------
 
 

@@ -17,8 +17,14 @@ from glidemq_llm.providers._hooks import Hook, Wrapping, never, remember, unwrap
 from glidemq_llm.settings import MeterSettings
 
 _API = "openai.chat"
-_METHODS = ("completion", "acompletion")
 _HOOK = Hook(path="", method="completion", api=_API)
+_VECTORS = Hook(path="", method="embedding", api=_API, is_text=False)
+_METHODS = {
+    "completion": _HOOK,
+    "acompletion": _HOOK,
+    "embedding": _VECTORS,
+    "aembedding": _VECTORS,
+}
 
 
 def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
@@ -81,17 +87,18 @@ def _function(plain: Any, settings: MeterSettings, job: Any) -> Any:
     plain = unwrapped(plain)
     make = _async_function if inspect.iscoroutinefunction(plain) else _sync_function
     wrapping = Wrapping(provider="litellm", settings=settings, job=job)
-    metered = functools.wraps(plain)(make(plain, wrapping))
+    hook = _METHODS.get(getattr(plain, "__name__", ""), _HOOK)
+    metered = functools.wraps(plain)(make(plain, wrapping, hook))
     remember(metered, plain)
     return metered
 
 
-def _async_function(plain: Any, wrapping: Wrapping) -> Any:
+def _async_function(plain: Any, wrapping: Wrapping, hook: Hook) -> Any:
     async def metered(*args: Any, **kwargs: Any) -> Any:
         current = wrapping.current(is_async=True)
         if current is None:
             return await plain(*args, **kwargs)
-        kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current)
+        kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current, hook)
         driver = AsyncDriver(current, call)
         if not kwargs.get("stream"):
             return await driver.whole(
@@ -103,12 +110,12 @@ def _async_function(plain: Any, wrapping: Wrapping) -> Any:
     return metered
 
 
-def _sync_function(plain: Any, wrapping: Wrapping) -> Any:
+def _sync_function(plain: Any, wrapping: Wrapping, hook: Hook) -> Any:
     def metered(*args: Any, **kwargs: Any) -> Any:
         current = wrapping.current(is_async=False)
         if current is None:
             return plain(*args, **kwargs)
-        kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current)
+        kwargs, is_hidden, call = _prepare(args, kwargs, wrapping, current, hook)
         driver = SyncDriver(current, call)
         if not kwargs.get("stream"):
             return driver.whole(lambda: plain(*args, **call.sent(kwargs)), lambda answer: answer)
@@ -120,7 +127,7 @@ def _sync_function(plain: Any, wrapping: Wrapping) -> Any:
 
 
 def _prepare(
-    args: tuple[Any, ...], kwargs: dict[str, Any], wrapping: Wrapping, job: Any
+    args: tuple[Any, ...], kwargs: dict[str, Any], wrapping: Wrapping, job: Any, hook: Hook
 ) -> tuple[dict[str, Any], Callable[[Any], bool], MeteredCall]:
     """The arguments for a metered call: retries off, usage stated; which events to hide; the call."""
     retries = wrapping.settings.sdk_retries
@@ -130,12 +137,13 @@ def _prepare(
     if kwargs.get("stream") and "include_usage" not in options:
         kwargs["stream_options"] = {**options, "include_usage": True}
         is_hidden = _is_only_usage
-    request = dict(zip(("model", "messages"), args, strict=False)) | kwargs
+    request = dict(zip(("model", "messages" if hook is _HOOK else "input"), args, strict=False))
+    request |= kwargs
     model = str(request.get("model", ""))
     provider = str(
         kwargs.get("custom_llm_provider") or (model.partition("/")[0] if "/" in model else "openai")
     )
-    return kwargs, is_hidden, wrapping.call(_HOOK, request, job, provider=provider)
+    return kwargs, is_hidden, wrapping.call(hook, request, job, provider=provider)
 
 
 def _is_only_usage(event: Any) -> bool:

@@ -145,5 +145,6 @@ _HOOKS = (
     Hook(path="completions", method="create", api=_CHAT, prepare=_with_usage),
     Hook(path="responses", method="create", api="openai.responses"),
     Hook(path="responses", method="parse", api="openai.responses"),
+    Hook(path="responses", method="compact", api="openai.responses", is_text=False),
     Hook(path="embeddings", method="create", api=_CHAT, is_text=False),
 )
