@@ -284,12 +284,16 @@ class Story(WatchedQueue):
         assert answer == (
             "ended" if old.state in ENDED else "requested" if old.state == "active" else "cancelled"
         )
-        self.settle(
-            lambda other, _, new: (
-                other == id and answer == "cancelled" and (new is None or new.state == "cancelled")
-            ),
-            now=0,
-        )
+
+        def allowed(other: str, old: Seen | None, new: Seen | None) -> bool:
+            # It may push older ones out.
+            was_cancelled = other == id or (old is not None and old.state == "cancelled")
+            return was_cancelled and (new is None or (other == id and new.state == "cancelled"))
+
+        if answer == "cancelled":
+            self.settle(allowed, now=0)
+        else:
+            self.unchanged("the cancel of a job that runs, or has ended")
 
     def retry(self) -> None:
         self._move("job_retry", ("failed", "cancelled"), "waiting")
