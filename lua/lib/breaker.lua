@@ -5,6 +5,7 @@ local breaker = {}
 
 local SECONDS = 10
 local PROBE_MS = 60000
+local LOOK_MS = 1000 -- while a probe is out: its outcome is mostly known long before its lease ends
 local MAX_OPENINGS = 5 -- the time doubles with each opening in a row, up to 16 times
 
 function breaker.new()
@@ -19,7 +20,7 @@ function breaker.wait(state, now)
   if state.until_ > now then
     return state.until_ - now
   end
-  return math.max(0, state.probe_until - now)
+  return math.max(0, math.min(LOOK_MS, state.probe_until - now))
 end
 
 --- A call passes: in a breaker that was open it is the probe.

@@ -370,6 +370,17 @@ def test_one_probe_goes_first_and_its_success_closes_the_breaker(ledger: LedgerE
     assert ledger.limiter()[0]["breaker"]["until_"] == 0
 
 
+def test_those_who_meet_a_probe_look_again_soon_not_when_its_lease_ends(ledger: LedgerEngine):
+    limit = opened(ledger)
+    ledger.advance(5100)
+    ledger.limited("p/1/1", 0, limit)
+
+    verdict, wait = told(ledger.limited("q/1/1", 0, limit))
+
+    assert verdict == "open"
+    assert near(wait, 1000)
+
+
 def test_failed_probe_opens_it_for_twice_as_long(ledger: LedgerEngine):
     limit = opened(ledger)
     ledger.advance(5100)
