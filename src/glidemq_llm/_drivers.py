@@ -29,6 +29,8 @@ _DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reade
 def readable(call: MeteredCall, caught: BaseException) -> BaseException:
     """What reading a stream has raised; where an SDK stumbles over an event, in whatever way, an AnswerUnreadable."""
     frame = caught.__traceback__.tb_next if caught.__traceback__ is not None else None
+    if frame is not None and frame.tb_frame.f_code.co_qualname == "Kept.__anext__":
+        frame = frame.tb_next
     # Its caller may have thrown it in, and what is raised in our own code is our own.
     origin = "glidemq_core" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
     if not isinstance(caught, Exception) or origin.startswith(("glidemq_core", "glidemq_llm._")):

@@ -11,7 +11,9 @@ import openai
 import pytest
 
 from glidemq_core import Budget, Ledger, Worker
-from glidemq_llm import wrap
+from glidemq_llm import AnswerUnreadable, MeterSettings, wrap
+from glidemq_llm._drivers import Kept, readable
+from glidemq_llm.metering import MeteredCall
 from tests.harness.llm_clients import OpenAIChat
 from tests.harness.provider import Behaviour
 
@@ -164,3 +166,31 @@ async def test_sync_client_reads_on_before_its_thread_ends(provider, model, plan
     assert ended.tokens == provider.billed(model=model)
     assert ended.statuses == ["complete"]
     client.close()
+
+
+async def test_draining_changes_nothing_for_streams_that_break(api, client, model, plan, run):
+    plan(Behaviour(tokens=9, faults={3: "malformed"}), Behaviour(tokens=5))
+    wrapped = wrap(client, on_cancel="drain")
+
+    async def handler(_job):
+        return "".join([api.text(event) async for event in await api.stream(wrapped, model)])
+
+    ended = await run(handler, attempts=2)
+
+    assert ended.job.result == ended.text == "t0 t1 t2 t3 t4 "
+
+
+async def test_sdk_that_stumbles_over_an_event_is_told_from_a_bug_of_ours():
+    async def stream():
+        yield 1
+        raise KeyError("delta")
+
+    call = MeteredCall(
+        "j/1/1", api="openai.chat", provider="p", request={}, settings=MeterSettings()
+    )
+    kept = Kept(stream())
+    await anext(kept)
+    with pytest.raises(KeyError) as caught:
+        await anext(kept)
+
+    assert isinstance(readable(call, caught.value), AnswerUnreadable)
