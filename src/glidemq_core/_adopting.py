@@ -21,7 +21,7 @@ async def adopt(
 
     Raises:
         JobNotFound, WrongState: There is no such parent, or it has ended.
-        InvalidOption: The parent was added with a child of that key.
+        InvalidOption: The parent was added with a child of that key, or has budgets in another ledger.
     """
     key = parent.key or wire["id"]
     root = _keys.root_of(parent.queue)
@@ -57,6 +57,9 @@ async def _inherit(client: Client, root: str, wire: dict[str, Any], parent: Pare
     if not theirs.get("budgets"):
         return
     own = cast("dict[str, Any]", loads(wire["options"])) if "options" in wire else {}
+    ledger = theirs.get("ledger", "main")
+    if own.get("ledger", ledger) != ledger:
+        raise InvalidOption("ledger", own["ledger"], f"its parent's budgets are in {ledger!r}")
     own["budgets"] = list(dict.fromkeys([*own.get("budgets", ()), *theirs["budgets"]]))
-    own["ledger"] = wire["ledger"] = theirs.get("ledger", "main")
+    own["ledger"] = wire["ledger"] = ledger
     wire["options"] = dumps(own, "options", limit=65_536)

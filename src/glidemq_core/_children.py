@@ -64,8 +64,13 @@ class Children:
         own = self._run.options
         if not own.get("budgets"):
             return given
+        ledger = own.get("ledger", "main")
+        if given.get("ledger", ledger) != ledger:
+            raise InvalidOption(
+                "ledger", given["ledger"], f"its parent's budgets are in {ledger!r}"
+            )
         merged = dict.fromkeys([*given.get("budgets", ()), *own["budgets"]])
-        return {**given, "budgets": list(merged), "ledger": own.get("ledger", "main")}
+        return {**given, "budgets": list(merged), "ledger": ledger}
 
     async def ended(self) -> tuple[int, dict[str, ChildEnd]]:
         """How many children have not ended, and how the others have, by key."""
