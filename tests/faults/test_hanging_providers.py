@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, OpenAI
 
-from glidemq_core import Budget, Chunk, JobFailed, Queue, Worker, kept_text
+from glidemq_core import Budget, BudgetExceeded, Chunk, JobFailed, Queue, Worker, kept_text
+from glidemq_core._paid import PaidCalls
 from glidemq_core.ledger import Ledger
-from glidemq_llm import MeterSettings, Pricing, chat_handler
+from glidemq_llm import MeterSettings, Pricing, chat_handler, wrap
 from tests.harness.aftermath import Aftermath
 from tests.harness.provider import Behaviour, Provider
 
@@ -28,23 +29,56 @@ async def client(provider: Provider) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_why(
-    queue: Queue, ledger: Ledger, url: str, provider: Provider, client: AsyncOpenAI
+@pytest.fixture
+def refused_at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When workers of this process were told that a slice is refused."""
+    extend, told = PaidCalls.extend, []
+
+    async def noted(self: PaidCalls, *args: Any, **options: Any) -> None:
+        try:
+            await extend(self, *args, **options)
+        except BudgetExceeded:
+            told.append(time.monotonic())
+            raise
+
+    monkeypatch.setattr(PaidCalls, "extend", noted)
+    return told
+
+
+def answers_in_a_thread(base_url: str, settings: MeterSettings) -> Any:
+    """A sync handler with a sync client."""
+
+    def handler(job: Any) -> None:
+        with OpenAI(base_url=base_url, api_key="-", max_retries=0) as client:
+            wrapped = wrap(client, settings=settings)
+            for _ in wrapped.chat.completions.create(**job.data, stream=True):
+                pass
+
+    return handler
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_why(  # noqa: PLR0917
+    queue: Queue,
+    ledger: Ledger,
+    url: str,
+    provider: Provider,
+    client: AsyncOpenAI,
+    aftermath: Aftermath,
+    refused_at: list[float],
+    kind: str,
 ):
+    aftermath.unread = 20  # 100 ms
     await ledger.open_budget("b", Budget(max_total_tokens=120))
     provider.usually(Behaviour(text=" ".join(["and"] * 400), pace=0.005))
     settings = MeterSettings(pricing=PRICING, slice=16)
-    chunks: list[Chunk] = []
-    refused_at = 0.0
+    handler = chat_handler({"openai": client}, settings=settings)
+    if kind == "thread":
+        handler = answers_in_a_thread(provider.openai_url, settings)
 
-    async with Worker(
-        queue.name, chat_handler({"openai": client}, settings=settings), connection=url
-    ):
+    async with Worker(queue.name, handler, connection=url):
         job = await queue.add("chat", DATA, budgets=["b"], attempts=3)
-        async for chunk in job.stream():
-            chunks.append(chunk)
-            if chunk.type == "error":
-                refused_at = time.monotonic()
+        chunks = [chunk async for chunk in job.stream()]
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=10)
 
@@ -57,9 +91,9 @@ async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_
     (call,) = provider.calls()
     assert call.outcome == "caller left"
     assert call.ended is not None
-    assert call.ended <= refused_at + 0.1
+    assert call.ended <= refused_at[0] + 0.1
     read = sum(chunk.type == "content" for chunk in chunks)
-    assert 16 <= read <= call.output < 120 + 20  # 100 ms are 20 tokens
+    assert 16 <= read <= call.output < 120 + aftermath.unread
     state = await ledger.budget("b")
     assert state is not None
     assert state.reserved == {}

@@ -45,11 +45,13 @@ class Aftermath:
     Attributes:
         rates: The limits that all of the provider's calls were under.
         overshoot: May a budget have been used beyond its cap, because calls used more than they had set aside?
+        unread: How many tokens may have been on their way when a stream was closed.
     """
 
     def __init__(self, server: Look, queue: Queue, ledger: Ledger, provider: Provider) -> None:
         self.rates: list[Rate] = []
         self.overshoot = False
+        self.unread = 0
         self._server = server
         self._queue = queue
         self._ledger = ledger
@@ -94,7 +96,9 @@ class Aftermath:
             ids = [job.id for job in jobs]
             problems = await money_problems(self._ledger, budgets, self._provider, self._queue, ids)
         else:
-            problems = await sum_problems(self._ledger, budgets, self._provider, jobs)
+            problems = await sum_problems(
+                self._ledger, budgets, self._provider, jobs, unread=self.unread
+            )
         for id in budgets if not self.overshoot else ():
             state = await self._ledger.budget(id)
             assert state is not None

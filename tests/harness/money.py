@@ -120,9 +120,17 @@ async def _apart(ledger: Ledger, id: str, jobs: Sequence[Job]) -> list[str]:
 
 
 async def sum_problems(
-    ledger: Ledger, budgets: Sequence[str], provider: Provider, jobs: Sequence[Job]
+    ledger: Ledger,
+    budgets: Sequence[str],
+    provider: Provider,
+    jobs: Sequence[Job],
+    *,
+    unread: int = 0,
 ) -> list[str]:
-    """As `money_problems`, where the provider's log does not say which call is which: the sums must agree."""
+    """As `money_problems`, where the provider's log does not say which call is which: the sums must agree.
+
+    `unread`: tokens that may have been on their way when a stream was closed.
+    """
     problems: list[str] = []
     unverified = 0
     for id in budgets:
@@ -138,7 +146,7 @@ async def sum_problems(
     is_sure = not unverified and all(
         call["status"] == "complete" for job in jobs for call in job.usage.calls
     )
-    if billed > booked + unverified or (is_sure and billed != booked):
+    if billed > booked + unverified + unread or (is_sure and billed != booked):
         problems.append(f"the provider billed {billed} tokens, {booked} + {unverified} are booked")
     return problems + [problem for job in jobs for problem in _repeated(job)]
 
