@@ -261,6 +261,28 @@ async def test_thread_handler_past_its_timeout_ends_at_its_next_call_of_the_job(
     assert await queue.log(job.id) == []
 
 
+async def test_cancelled_thread_handler_sees_it_and_ends_within_a_second(queue, work):
+    started, seen_at = threading.Event(), []
+
+    def handler(job):
+        started.set()
+        while not job.cancelled:
+            time.sleep(0.005)
+        seen_at.append(time.monotonic())
+        job.log("after the stop")
+        return "a result all the same"
+
+    async with work(handler):
+        added = await queue.add("n", attempts=3)
+        await asyncio.to_thread(started.wait, 5)
+        asked_at = time.monotonic()
+        assert await added.cancel() == "requested"
+        job = await ended(added)
+    assert 0 <= seen_at[0] - asked_at < 1
+    assert (job.state, job.run, job.result) == ("cancelled", 1, None)
+    assert await queue.log(job.id) == []
+
+
 async def test_parked_time_does_not_count_as_run_time(queue, work):
     async def handler(job):
         await job.sleep(0.5)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from glidemq_core import JobFailed
+from glidemq_core import Budget, JobFailed, Ledger
 
 MODELS = [{"model": "second"}, {"model": "third", "params": {"temperature": 0}}]
 
@@ -93,3 +93,25 @@ async def test_hops_are_visible_on_the_job(queue, work):
         await job.result(timeout=5)
     assert [hop["model"] for hop in (await job.snapshot()).hops] == ["first", "second"]
     assert (await job.snapshot()).options["fallbacks"] == MODELS
+
+
+async def test_refusal_by_a_budget_uses_neither_an_attempt_nor_a_fallback(queue, work, any_url):
+    seen = []
+
+    async def handler(job):
+        seen.append(job.fallback_index)
+        async with job.llm_call("m", tokens={"input": 10}) as call:
+            call.tokens = {"input": 10}
+
+    async with work(handler), Ledger(connection=any_url) as ledger:
+        await ledger.open_budget("b", Budget(max_total_tokens=5))
+        job = await queue.add("n", attempts=5, fallbacks=MODELS, budgets=["b"])
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=5)
+        ended = await job.snapshot()
+        await ledger.update_budget("b", Budget(max_total_tokens=10))
+        await queue.retry(job.id)
+        await job.result(timeout=5)
+
+    assert (caught.value.reason, ended.attempt, ended.run, ended.hops) == ("budget", 1, 1, ())
+    assert seen == [0, 0]

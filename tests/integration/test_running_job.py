@@ -21,6 +21,30 @@ async def test_moved_job_starts_again_with_its_next_step_and_the_same_attempt(qu
         assert await job.result(timeout=5) == [{"x": 1, "step": "two"}, 1, 2]
 
 
+async def test_crash_in_the_second_of_three_moves_repeats_that_step_alone(queue, work):
+    done = []
+
+    async def handler(job):
+        step = job.data.get("step", "one")
+        if step == "two" and "lost" not in done:
+            done.append("lost")
+            await asyncio.sleep(0.1)  # long enough to be known as started
+            job._run.stop("lease_lost")
+            await asyncio.Event().wait()
+        done.append(step)
+        if step != "three":
+            await job.move_to_delayed(0.02, next_step={"one": "two", "two": "three"}[step])
+        return job.attempt
+
+    async with work(handler, lock_duration=0.4):
+        job = await queue.add("n", {})
+        assert await job.result(timeout=20) == 1
+        ended = await job.snapshot()
+
+    assert done == ["one", "lost", "two", "three"]
+    assert (ended.attempt, ended.run, ended.stalled) == (1, 4, 1)
+
+
 async def test_job_that_nobody_reads_is_cancelled(queue, work):
     async def handler(job):
         await asyncio.Event().wait()

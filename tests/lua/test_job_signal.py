@@ -38,6 +38,15 @@ def test_signal_wakes_the_job_that_waits_for_it(engine: Engine, name: str):
     assert engine.call("job_journal", id="a")[1] == b'"yes"'
 
 
+def test_signalled_job_goes_back_to_its_place(engine: Engine):
+    _suspend(engine)
+    engine.add("later")
+
+    _signal(engine)
+
+    assert engine.score("waiting", "a") < engine.score("waiting", "later")
+
+
 def test_signal_of_another_name_does_not(engine: Engine):
     _suspend(engine)
 
