@@ -197,6 +197,28 @@ async def test_a_reservation_whose_worker_died_holds_nothing_for_long(
     assert (await ledger.audit("b")).problems == ()
 
 
+async def test_what_a_dead_worker_had_set_aside_and_not_sent_is_free_again(
+    queue: Queue, ledger: Ledger, workers: Workers, tmp_path: Path
+):
+    await ledger.open_budget("b", Budget(max_total_tokens=100, on_exceeded="pause"))
+    gate = tmp_path / "gate"
+    job = await queue.add("gate", {"gate": str(gate)}, budgets=["b"], estimate={"tokens": 60})
+    worker = workers.start(lock_duration=0.4)
+    await worker.until("waiting")
+    held = (await ledger.budget("b")).reserved  # type: ignore[union-attr]
+
+    worker.kill()
+    (tmp_path / "gate.2").touch()
+    workers.start(lock_duration=0.4)
+    await job.result(timeout=15)  # there is no room for it twice
+    await until_nothing_is_reserved(ledger, ["b"])
+
+    state = await ledger.budget("b")
+    assert state is not None
+    assert held["total_tokens"] == 60
+    assert (state.total_tokens, state.caps["total_tokens"].unverified) == (0, 0)
+
+
 async def test_a_run_stopped_while_it_reserves_gives_back_what_it_never_sent(
     queue: Queue, ledger: Ledger, server: ValkeyServer, provider: Provider
 ):

@@ -17,7 +17,6 @@ from glidemq_core import (
     JobFailed,
     JobHandle,
     NewJob,
-    Parent,
     Queue,
     Worker,
 )
@@ -108,25 +107,6 @@ async def test_use_above_the_estimate_is_counted_and_stops_the_next(
             await second.result(timeout=10)
 
     assert await used(ledger) == 130
-
-
-async def test_calls_above_their_estimates_overshoot_by_those_in_flight_alone(
-    queue: Queue, work: Callable[..., Worker], ledger: Ledger
-):
-    await ledger.open_budget("b", Budget(max_total_tokens=100))
-    jobs = await queue.add_many(
-        [NewJob(name="j", data={"ask": 30, "use": 45}, budgets=["b"]) for _ in range(20)]
-    )
-
-    async with work(spend, concurrency=20):
-        ends = await gathered(jobs)
-
-    made = [end for end in ends if isinstance(end, int)]
-    assert [end.reason for end in ends if isinstance(end, JobFailed)] == ["budget"] * (
-        20 - len(made)
-    )
-    assert len(made) in (2, 3)  # the third comes while the others are not settled, or is refused
-    assert await used(ledger) == 45 * len(made)
 
 
 async def test_what_a_call_did_not_use_goes_to_the_jobs_that_wait(
@@ -360,63 +340,6 @@ async def test_caps_tell_at_50_80_and_100_percent_once_each(
         ("total_tokens", 80, 80),
         ("total_tokens", 100, 100),
     ]
-
-
-async def test_jobs_of_another_ledger_are_parked_and_woken_there(
-    queue: Queue, work: Callable[..., Worker], any_url: str, any_server: Look
-):
-    small, raised = (Budget(max_total_tokens=n, on_exceeded="pause") for n in (15, 40))
-
-    async def parent(job: Any) -> int:
-        await job.add_child("j", {"ask": 10})
-        await job.wait_for_children()
-        return await spend(job)
-
-    async with Ledger("eu", connection=any_url) as ledger:
-        await ledger.open_budget("b", small)
-        async with work({"j": spend, "parent": parent}, concurrency=2):
-            job = await queue.add("j", {"ask": 10}, budgets=["b"], ledger="eu")
-            assert await job.result(timeout=10) == 10
-            more = await queue.add("parent", {"ask": 10}, budgets=["b"], ledger="eu")
-            own = await queue.add(
-                "j", {"ask": 10}, budgets=["b"], ledger="eu", budget=Budget(max_total_tokens=10)
-            )
-            async with asyncio.timeout(20):
-                while (await ledger.budget("b")).waiting < 2:  # type: ignore[union-attr]  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-            await ledger.update_budget("b", raised)
-            assert await gathered([more, own]) == [10, 10]
-        assert await used(ledger) == 40
-
-    of_its_own = await queue.get_flow_budget(own.id)
-    assert of_its_own is not None
-    assert of_its_own.total_tokens == 10
-    assert await queue.budget("b", ledger="eu") is not None
-    assert any_server.keys("glidemq:{ledger:main}*") == []
-
-
-async def test_child_of_another_ledger_than_its_parents_budgets_is_refused(
-    queue: Queue, work: Callable[..., Worker], any_url: str
-):
-    async def parent(job: Any) -> list[str]:
-        told = []
-        for add in (
-            lambda: job.add_child("leaf", options={"ledger": "us"}),
-            lambda: queue.add(
-                "leaf", budgets=["c"], ledger="us", parent=Parent(id=job.id, queue=queue.name)
-            ),
-        ):
-            with pytest.raises(InvalidOption, match="us") as caught:
-                await add()
-            told.append(caught.value.field)
-        return told
-
-    async with Ledger("eu", connection=any_url) as ledger, work({"parent": parent}):
-        await ledger.open_budget("b", Budget())
-        job = await queue.add("parent", budgets=["b"], ledger="eu")
-        assert await job.result(timeout=10) == ["ledger", "ledger"]
-
-    assert sum((await queue.counts()).values()) == 1
 
 
 async def test_usage_told_without_a_reservation_counts_and_stops_the_next(

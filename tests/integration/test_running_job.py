@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from glidemq_core import JobCancelled
+from glidemq_core import Budget, JobCancelled, JobFailed, Ledger, NewJob
 
 
 async def test_moved_job_starts_again_with_its_next_step_and_the_same_attempt(queue, work):
@@ -101,3 +101,23 @@ async def test_manual_call_that_breaks_books_its_estimate_as_not_known(queue, wo
 
         (call,) = (await job.snapshot()).usage.calls
         assert (call["tokens"], call["status"]) == ({"input": 100}, "missing")
+
+
+async def test_calls_above_their_estimates_overshoot_by_those_in_flight_alone(queue, work, any_url):
+    async def handler(job):
+        async with job.llm_call("m", tokens={"input": 30}) as call:
+            call.tokens = {"input": 45}
+        return 45
+
+    async with work(handler, concurrency=20), Ledger(connection=any_url) as ledger:
+        await ledger.open_budget("b", Budget(max_total_tokens=100))
+        jobs = await queue.add_many([NewJob(name="n", budgets=["b"]) for _ in range(20)])
+        ends = await asyncio.gather(
+            *(job.result(timeout=20) for job in jobs), return_exceptions=True
+        )
+        state = await ledger.budget("b")
+
+    made = [end for end in ends if end == 45]
+    assert {end.reason for end in ends if isinstance(end, JobFailed)} == {"budget"}
+    assert len(made) in (2, 3)  # the third only comes while no other has been settled
+    assert (state.total_tokens, state.reserved) == (45 * len(made), {})
