@@ -137,13 +137,16 @@ async def test_places_are_never_more_than_allowed(url: str):
     limits = {"m": Throttle(concurrency=5)}
     async with Ledger(connection=url) as ledger:
         running = most = done = 0
+        full = asyncio.Event()
 
         async def call(n: int) -> None:
             nonlocal running, most, done
             place, _ = await wait_for_slot(ledger, f"c{n}/1/1", limits)
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0.005)
+            if running == 5:
+                full.set()
+            await full.wait()
             running -= 1
             await place.settle()
             done += 1
