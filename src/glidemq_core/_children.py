@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import _keys, options
 from ._codec import dumps, loads
 from ._journal import Journal
+from ._waiting import steps_here
 from .errors import InvalidOption
 from .flow import ChildEnd, OnChildFailure, ends_of
 from .options import NewJob
@@ -81,6 +82,11 @@ class Children:
 
     def _label(self, name: str, key: str | None) -> str:
         """The child's key: the same for the same call of a handler that starts again."""
+        if key is None and steps_here():
+            # A finished step is not entered again, and the children after it would be counted anew.
+            raise InvalidOption(
+                "key", key, "must be given for a child that is added inside of a step"
+            )
         if self._run.journal is None:
             self._run.journal = Journal([])
         stem = _keys.check_name(key or name, "key")

@@ -21,7 +21,9 @@ _UNKNOWN: Final = object()
 
 
 class Journal:
-    """The journal of one run. Keys are "kind:name#ordinal", the ordinal counted per name within the run."""
+    """The journal of one run. Keys are "kind:name#ordinal", the ordinal counted per name within the run; those of steps
+    inside of a step begin with its key and a line break.
+    """
 
     def __init__(self, flat: list[bytes]) -> None:
         pairs = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
@@ -31,6 +33,7 @@ class Journal:
         self._unread = set(self._entries) | {
             key for key in self._begun if not key.startswith("step:")
         }
+        self._has_nested = any("\n" in key for key in self._unread)
         self._ordinals: defaultdict[str, int] = defaultdict(int)
         self._open: set[str] = set()
 
@@ -39,9 +42,14 @@ class Journal:
         """Are there entries that this run has not come to yet?"""
         return bool(self._unread)
 
-    def next_key(self, kind: str, name: str) -> str:
-        """The key of the next step or wait of this name."""
-        stem = f"{kind}:{name}"
+    def next_key(self, kind: str, name: str, *, inside: str = "") -> str:
+        """The key of the next step or wait of this name.
+
+        Args:
+            inside: The key of the step that it is made in. A stored step is not entered again, so what it holds must
+                not count for what follows it.
+        """
+        stem = f"{inside}\n{kind}:{name}" if inside else f"{kind}:{name}"
         self._ordinals[stem] += 1
         return f"{stem}#{self._ordinals[stem]}"
 
@@ -56,8 +64,11 @@ class Journal:
         return None if text is None else _codec.loads(text)
 
     def read(self, key: str) -> None:
-        """The run has come to this entry."""
+        """The run has come to this entry, and so past those inside of it."""
         self._unread.discard(key)
+        if self._has_nested:
+            within = f"{key}\n"
+            self._unread = {other for other in self._unread if not other.startswith(within)}
 
     def keep(self, key: str, text: str) -> Any:
         """Note an entry that the server has stored; answers it decoded."""

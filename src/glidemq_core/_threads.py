@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from ._allowance import Allowance, Grant
 from ._bridge import mailbox
 from ._run import in_thread
+from ._waiting import inside_of, steps_here
 from .context import RunningJob, _current  # pyright: ignore[reportPrivateUsage] a thread's job is the blocking one
 from .errors import GlideMQError, LeaseLost, UnrecoverableError
 
@@ -108,13 +109,13 @@ class ThreadJob:
 
     def step(self, name: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """See RunningJob.step. `function` is called in this thread."""
-        calls: SimpleQueue[tuple[Callable[..., Any], Any, asyncio.Future[Any]] | None]
+        calls: SimpleQueue[tuple[Callable[..., Any], Any, Any, asyncio.Future[Any]] | None]
         calls = SimpleQueue()
 
         def in_this_thread(chosen: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
             async def call(*given: Any) -> Any:
                 future: asyncio.Future[Any] = self._loop.create_future()
-                calls.put((chosen, given, future))
+                calls.put((chosen, given, steps_here(), future))
                 return await future
 
             return call
@@ -126,8 +127,10 @@ class ThreadJob:
         done = asyncio.run_coroutine_threadsafe(work, self._loop)
         done.add_done_callback(lambda _: calls.put(None))
         while (call := calls.get()) is not None:
-            chosen, given, future = call
-            self._loop.call_soon_threadsafe(_deliver, future, *_outcome_of(chosen, *given))
+            chosen, given, steps, future = call
+            with inside_of(steps):
+                outcome = _outcome_of(chosen, *given)
+            self._loop.call_soon_threadsafe(_deliver, future, *outcome)
         return self._answer(done)
 
     @contextlib.contextmanager

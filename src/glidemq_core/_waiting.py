@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, cast
 
@@ -48,8 +49,9 @@ class PossiblyBilled(UnrecoverableError):
 class _Step:
     """A step that is being performed holds off the parks of its run, but not those that it comes to itself."""
 
-    def __init__(self, run: Run, name: str) -> None:
+    def __init__(self, run: Run, name: str, key: str) -> None:
         self.name = name
+        self.key = key
         self._run = run
         self._parks = 0
         run.busy += 1
@@ -75,6 +77,21 @@ class _Step:
 
 # Those that the code running here is inside of, the outermost first.
 _steps: ContextVar[tuple[_Step, ...]] = ContextVar("glidemq_steps", default=())
+
+
+def steps_here() -> tuple[_Step, ...]:
+    """The steps that the code running here is inside of."""
+    return _steps.get()
+
+
+@contextmanager
+def inside_of(steps: tuple[_Step, ...]) -> Generator[None]:
+    """Run code as if it were called inside of these steps: a step's function may run in a thread."""
+    token = _steps.set(steps)
+    try:
+        yield
+    finally:
+        _steps.reset(token)
 
 
 class Waiting:
@@ -105,7 +122,8 @@ class Waiting:
     ) -> Any:
         """See RunningJob.step."""
         _check_begun(on_begun, salvage, paid=paid)
-        key = self.journal.next_key("step", name)
+        outer = _steps.get()
+        key = self.journal.next_key("step", name, inside=outer[-1].key if outer else "")
         hash_ = input_hash(args, inputs)
         entry = self.journal.find(key)
         if entry is not None:
@@ -122,8 +140,8 @@ class Waiting:
         await self._stop_if_parked()
         if self._run.gate is not None:
             await self._run.gate.stop_if_overspent()
-        step = _Step(self._run, name)
-        inside = _steps.set((*_steps.get(), step))
+        step = _Step(self._run, name, key)
+        inside = _steps.set((*outer, step))
         try:
             if paid and (begun := self.journal.begun(key)) is not None:
                 if on_begun == "fail":

@@ -323,6 +323,56 @@ async def test_steps_of_a_handler_in_a_thread_run_there_once(queue, work):
     assert made == [True, True]
 
 
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_steps_inside_of_a_step_do_not_count_for_those_after_it(queue, work, kind):
+    made = []
+
+    def make(word):
+        made.append(word)
+        return word
+
+    async def outer(job):
+        return [await job.step("part", make, word) for word in ("a", "b")]
+
+    async def handler(job):
+        got = await job.step("outer", outer, job, inputs="outer")
+        got.append(await job.step("part", make, "c", inputs="c"))
+        await job.stream_chunk("content", "after")
+        if job.attempt < 3:
+            raise ConnectionError("again")
+        return got
+
+    def outer_now(job):
+        return [job.step("part", make, word) for word in ("a", "b")]
+
+    def handler_now(job):
+        got = job.step("outer", outer_now, job, inputs="outer")
+        got.append(job.step("part", make, "c", inputs="c"))
+        job.stream_chunk("content", "after")
+        if job.attempt < 3:
+            raise ConnectionError("again")
+        return got
+
+    async with work(handler if kind == "async" else handler_now):
+        job = await queue.add("n", attempts=3)
+        chunks = [chunk async for chunk in job.stream()]
+        assert await job.result(timeout=5) == ["a", "b", "c"]
+    assert made == ["a", "b", "c"]
+    # Nothing is left unread in the journal, so what follows is no replay.
+    assert kept_text(chunks) == "after"
+
+
+async def test_child_added_inside_of_a_step_needs_a_key(queue, work):
+    async def handler(job):
+        with pytest.raises(InvalidOption, match="key"):
+            await job.step("spawn", job.add_child, "leaf")
+        return await job.step("spawn", lambda: job.add_child("leaf", key="mine"), inputs="mine")
+
+    async with work({"n": handler, "leaf": lambda _job: None}):
+        job = await queue.add("n")
+        assert await job.result(timeout=5)
+
+
 async def test_handler_in_a_thread_is_parked_while_it_has_not_started(queue, work, any_url):
     pause = Budget(max_total_tokens=5, on_exceeded="pause")
 

@@ -24,7 +24,9 @@ def test_removed_job_leaves_nothing_but_its_stream_for_a_while(engine: Engine):
     assert _remove(engine) == 1
 
     left = {
-        name for name in engine.names() if not name.startswith(("minute:", "removed:", "turn:"))
+        name
+        for name in engine.names()
+        if not name.startswith(("minute:", "hour:", "removed:", "turn:"))
     }
     assert left - before == {"job:a:chunks", "workers", "models"}
     assert 0 < engine.ttl("job:a:chunks") <= 60_000

@@ -118,7 +118,7 @@ def test_summary_adds_minutes_up_per_model():
         ],
     ]
 
-    summary = summary_of(rows)
+    summary = summary_of({"q": rows})
 
     assert (summary.calls, summary.total_tokens, summary.tokens) == (
         4,
