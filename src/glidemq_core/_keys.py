@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from .errors import InvalidOption
@@ -27,6 +28,8 @@ SATELLITES: Final = ("chunks", "log", "errors", "usage", "steps", "mailbox", "ch
 _MAX_NAME = 256
 # Braces would move a key to another cluster slot, a colon would make it another key; the rest breaks lists and logs.
 _FORBIDDEN: Final = re.compile(r"[{}:\s\x00-\x1f\x7f\ud800-\udfff]")
+_NO_TEXT: Final = re.compile(r"[\x00-\x1f\ud800-\udfff]")
+_PLACE: Final = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
@@ -54,10 +57,34 @@ def check_id(value: object, field: str = "id") -> str:
     Raises:
         InvalidOption: It is not a text of 1 to 256 characters without controls.
     """
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or any(c < " " for c in value):
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or _NO_TEXT.search(value):
         raise InvalidOption(
             field, value, f"not a text of 1 to {_MAX_NAME} characters without controls"
         )
+    return value
+
+
+def check_list(names: Iterable[str], field: str) -> list[str]:
+    """Check a list of names, not yet the names.
+
+    Raises:
+        InvalidOption: It is none; a text is none, either.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(field, names, "not a list of names")
+    return list(names)
+
+
+def check_place(value: object, field: str) -> str:
+    """Check the place of a chunk, an event or an entry, from which to go on; "" (or None): from the beginning.
+
+    Raises:
+        InvalidOption: It is none.
+    """
+    if value is None or value == "":
+        return ""
+    if not isinstance(value, str) or not _PLACE.fullmatch(value):
+        raise InvalidOption(field, value, "not the id of a chunk, an event or an entry")
     return value
 
 

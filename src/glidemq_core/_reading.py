@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -17,7 +16,7 @@ from ._hub import Chunk, Ending, Hub, chunk_of
 from ._opened import Opened
 from ._target import Target
 from ._units import Seconds, seconds, whole
-from .errors import InvalidOption, JobCancelled, JobFailed, JobNotFound, StreamGap
+from .errors import JobCancelled, JobFailed, JobNotFound, StreamGap
 from .job import error_of
 from .stream import JobStream
 from .usage import UsageSummary, span_of, summary_of
@@ -72,7 +71,9 @@ class QueueReader:
             after: The id of the last chunk seen, to go on from there. Default: from the beginning.
             latest: Leave out what was superseded before it could be delivered: text of attempts that failed.
         """
-        return JobStream(self._hub, _keys.check_name(id, "id"), _place(after), latest=latest)
+        return JobStream(
+            self._hub, _keys.check_name(id, "id"), _keys.check_place(after, "after"), latest=latest
+        )
 
     async def read_stream(
         self, id: str, *, after: str | None = None, limit: int = 100, block: Seconds | None = None
@@ -89,7 +90,9 @@ class QueueReader:
         """
         _keys.check_name(id, "id")
         wait = None if block is None else seconds(block, "block")
-        chunks = await self._read_once(id, _place(after), whole(limit, "limit", low=1, high=10_000))
+        chunks = await self._read_once(
+            id, _keys.check_place(after, "after"), whole(limit, "limit", low=1, high=10_000)
+        )
         if chunks or not wait:
             return chunks
         hub = await self._hub()
@@ -130,7 +133,7 @@ class QueueReader:
         Raises:
             StreamGap: Events after that one have been trimmed (about the last 5,000 calls are kept).
         """
-        position = _place(after)
+        position = _keys.check_place(after, "after")
         if after is None:
             position = (await self._call("event_read", {"after": "$", "limit": 1}))[1].decode()
         while True:
@@ -169,8 +172,9 @@ class QueueReader:
             models: Count these models only.
         """
         now = (await self._call("queue_usage", {"first": 0, "last": 0}))[0]
+        wanted = None if models is None else _keys.check_list(models, "models")
         span = span_of(now, window=window, start=start, end=end)
-        names = dict.fromkeys([self.name, *queues])
+        names = dict.fromkeys([self.name, *_keys.check_list(queues, "queues")])
         client = (await self._opened.here()).client
         rows: dict[str, list[Any]] = {}
         for name in names:
@@ -178,7 +182,7 @@ class QueueReader:
             rows[name] = []
             for args in span.pages():
                 rows[name] += (await client.call("queue_usage", root, args))[1:]
-        return summary_of(rows, models)
+        return summary_of(rows, wanted)
 
     async def _hub(self) -> Hub:
         return (await self._opened.here()).hub
@@ -196,15 +200,6 @@ class QueueReader:
         if end:
             chunks.append(Chunk(after, "end", end.decode()))
         return chunks
-
-
-def _place(after: str | None) -> str:
-    """An `after=`: the id of a chunk or an event, "" for the beginning."""
-    if not after:
-        return ""
-    if not re.fullmatch(r"\d{1,19}-\d{1,19}", after):
-        raise InvalidOption("after", after, "not the id of a chunk or an event")
-    return after
 
 
 def _events_of(place: str, fields: Sequence[bytes]) -> Iterator[Event]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import TypeAlias
@@ -14,6 +13,7 @@ Money: TypeAlias = Decimal | int | float | str
 
 NANO = 1_000_000_000
 MAX_WIRE_INT = 2**53 - 1
+_MAX_MONEY = Decimal(MAX_WIRE_INT) / NANO
 _MAX_SECONDS = 36_500 * 86_400.0
 
 
@@ -26,7 +26,7 @@ def seconds(value: Seconds, field: str, *, low: float = 0.0) -> float:
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, int | float):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         raise InvalidOption(field, value, "not a number of seconds or a timedelta")
-    if not math.isfinite(number) or not low <= number <= _MAX_SECONDS:
+    if not low <= number <= _MAX_SECONDS:  # NaN neither
         raise InvalidOption(field, value, f"not between {low:g} seconds and 100 years")
     return float(number)
 
@@ -70,8 +70,13 @@ def to_nano(value: Money, field: str) -> int:
         raise InvalidOption(field, value, "not a decimal number") from None
     if not amount.is_finite() or amount < 0:
         raise InvalidOption(field, value, "not a finite amount of at least 0")
-    nano = int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
-    if nano > MAX_WIRE_INT:
+    if (
+        amount > _MAX_MONEY
+        or (  # compared first: the product may be too large for a Decimal
+            nano := int((amount * NANO).to_integral_value(rounding=ROUND_CEILING))
+        )
+        > MAX_WIRE_INT
+    ):
         raise InvalidOption(field, value, "larger than the largest amount of about 9 million units")
     return nano
 

@@ -301,7 +301,7 @@ def zone_of(name: str) -> tzinfo:
         return UTC
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError, TypeError):
         raise InvalidOption("time_zone", name, "not a time zone known here") from None
 
 
@@ -313,7 +313,8 @@ def thousandths(weights: Mapping[str, float], field: str) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for name, weight in weights.items():
-        if isinstance(weight, bool) or not 0 <= weight <= _MAX_WEIGHT:
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        if not is_number or not 0 <= weight <= _MAX_WEIGHT:
             raise InvalidOption(f"{field}[{name!r}]", weight, "not between 0 and 1000")
         found[name] = round(weight * THOUSAND)
     return found

@@ -11,13 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 from . import _keys
 from ._client import release_client, shared_client
+from ._codec import checked_text
 from ._ledger import Admitted, LedgerClient, LogEntry, Outcome, Settlement, Verdict
 from ._target import Target, resolve
-from ._units import Money, Seconds, instant, seconds, to_nano, whole
+from ._units import MAX_WIRE_INT, Money, Seconds, instant, seconds, to_nano, whole
 from .budget import Budget, BudgetAlert, BudgetAudit, BudgetEntry, BudgetState, amount
 from .errors import InvalidOption
 from .throttle import LimiterState, Throttle
@@ -138,13 +139,15 @@ class Ledger:
             before: The id of an entry, to go on from there.
         """
         whole(limit, "limit", low=1, high=_PAGE)
-        rows = await (await self._open()).history(_keys.check_id(id), before=before, limit=limit)
+        place = _keys.check_place(before, "before")
+        rows = await (await self._open()).history(_keys.check_id(id), before=place, limit=limit)
         return [_entry(row) for row in rows]
 
     async def alerts(self, *, limit: int = 100, before: str = "") -> list[BudgetAlert]:
         """Caps of all budgets that have reached 50, 80 or 100 percent, newest first."""
         whole(limit, "limit", low=1, high=_PAGE)
-        rows = await (await self._open()).alerts(before=before, limit=limit)
+        place = _keys.check_place(before, "before")
+        rows = await (await self._open()).alerts(before=place, limit=limit)
         return [_alert(row) for row in rows]
 
     async def audit(self, id: str) -> BudgetAudit:
@@ -237,8 +240,8 @@ class Ledger:
         """
         client = await self._open()
         verdict = await client.extend(
-            call,
-            tokens=_tokens(tokens),
+            _keys.check_id(call, "call"),
+            tokens=_counts(tokens, "tokens", high=10**9),
             costs=_costs(costs),
             ttl=None if ttl is None else seconds(ttl, "ttl", low=0.001),
         )
@@ -272,24 +275,27 @@ class Ledger:
             "refused" (a day too late: logged, not added).
         """
         client = await self._open()
-        started = started_at.timestamp() if isinstance(started_at, datetime) else started_at
+        if outcome not in get_args(Outcome):
+            raise InvalidOption("outcome", outcome, "not 'ok', 'limited', 'error' or 'none'")
         done = await client.settle(
-            call,
-            started_ms=int((time.time() if started is None else started) * 1000),
-            tokens=_tokens(tokens),
+            _keys.check_id(call, "call"),
+            started_ms=_started_ms(started_at),
+            tokens=_counts(tokens, "tokens", high=10**9),
             costs=_costs(costs),
-            budgets=budgets,
+            budgets=[_keys.check_id(id, "budgets") for id in budgets],
             outcome=outcome,
             retry_after=seconds(retry_after, "retry_after"),
-            remaining=remaining,
-            note=note,
+            remaining=_counts(remaining, "remaining"),
+            note=checked_text(note, "note"),
         )
         return done.code
 
     async def release(self, call: str) -> None:
         """Give back what was reserved for a call that was never sent."""
         client = await self._open()
-        await client.settle(call, started_ms=int(time.time() * 1000), unused=True)
+        await client.settle(
+            _keys.check_id(call, "call"), started_ms=int(time.time() * 1000), unused=True
+        )
 
     # -- life
 
@@ -342,7 +348,7 @@ class Ledger:
         client = await self._open()
         return await client.reserve(
             _keys.check_id(call, "call"),
-            tokens=_tokens(tokens),
+            tokens=_counts(tokens, "tokens", high=10**9),
             costs=_costs(costs),
             budgets=[_keys.check_id(id, "budgets") for id in budgets],
             limiters=self._limiters(limits),
@@ -361,15 +367,26 @@ class Ledger:
         return found
 
 
-def _tokens(tokens: Mapping[str, int] | None) -> dict[str, int]:
+def _started_ms(at: float | datetime | None) -> int:
+    if isinstance(at, datetime):
+        at = at.timestamp()
+    return round((time.time() if at is None else seconds(at, "started_at")) * 1000)
+
+
+def _counts(
+    counts: Mapping[str, int] | None, field: str, *, high: int = MAX_WIRE_INT
+) -> dict[str, int]:
     return {
-        name: whole(count, f"tokens[{name!r}]", high=10**9)
-        for name, count in (tokens or {}).items()
+        _keys.check_id(name, field): whole(count, f"{field}[{name!r}]", high=high)
+        for name, count in (counts or {}).items()
     }
 
 
 def _costs(costs: Mapping[str, Money] | None) -> dict[str, int]:
-    return {name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()}
+    return {
+        _keys.check_id(name, "costs"): to_nano(cost, f"costs[{name!r}]")
+        for name, cost in (costs or {}).items()
+    }
 
 
 def _at(id: str) -> datetime:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from ._codec import dumps
-from ._keys import check_id, check_name, new_id
+from ._keys import check_id, check_list, check_name, new_id
 from ._units import Money, Seconds, seconds, to_ms, to_nano, whole
 from .budget import Budget
 from .errors import InvalidOption
@@ -205,11 +205,12 @@ def _money_options(job: NewJob, prefix: str) -> dict[str, object]:
     options: dict[str, object] = {}
     if job.budget is not None and not isinstance(job.budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         raise InvalidOption(f"{prefix}budget", job.budget, "not a Budget")
-    if isinstance(job.budgets, str) or len(job.budgets) > MAX_NAMED:
-        raise InvalidOption(f"{prefix}budgets", job.budgets, f"not a list of at most {MAX_NAMED}")
-    if job.budgets:
+    budgets = check_list(job.budgets, f"{prefix}budgets")
+    if len(budgets) > MAX_NAMED:
+        raise InvalidOption(f"{prefix}budgets", budgets, f"more than {MAX_NAMED}")
+    if budgets:
         options["budgets"] = [
-            check_id(one, f"{prefix}budgets[{i}]") for i, one in enumerate(job.budgets)
+            check_id(one, f"{prefix}budgets[{i}]") for i, one in enumerate(budgets)
         ]
     if job.limits:
         options["limits"] = wires_of(job.limits, f"{prefix}limits")

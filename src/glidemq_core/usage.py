@@ -85,8 +85,8 @@ def span_of(
 
 
 def _second(at: datetime, name: str) -> int:
-    if at.tzinfo is None:
-        raise InvalidOption(name, at, "needs a time zone")
+    if not isinstance(at, datetime) or at.tzinfo is None:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption(name, at, "not a datetime with a time zone")
     return math.ceil(at.timestamp())
 
 

@@ -123,3 +123,14 @@ async def test_command_prints_the_sums_of_several_queues(url):
     assert msgspec.json.decode(both.stdout)["calls"] == 2
     assert list(msgspec.json.decode(one.stdout)["models"]) == ["two"]
     assert (old.returncode, "31 days" in old.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"queues": "other"}, {"queues": None}, {"models": "gpt"}, {"models": 7}, {"start": "today"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_wrong_option_of_a_summary_is_named(url: str, wrong: dict[str, Any]):
+    async with Queue("spans-wrong", connection=url) as queue:
+        with pytest.raises(InvalidOption, match=next(iter(wrong))):
+            await queue.usage_summary(**wrong)

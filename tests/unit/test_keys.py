@@ -43,6 +43,20 @@ def test_names_that_would_break_a_key_are_refused(name: object):
     assert caught.value.field == "job_id"
 
 
+@pytest.mark.parametrize("id", ["", "x" * 257, "a\nb", "\0", "\ud800", 1, None, b"a"])
+def test_ids_that_no_key_can_end_with_are_refused(id: object):
+    with pytest.raises(InvalidOption, match="budgets="):
+        _keys.check_id(id, "budgets")
+
+
+@pytest.mark.parametrize(
+    "place", ["1", "1-", "a-1", "1-1\n", "\u0661-\u0661", "9" * 20 + "-1", 7, b"1-1"]
+)
+def test_what_is_no_place_in_a_stream_is_refused(place: object):
+    with pytest.raises(InvalidOption, match="after="):
+        _keys.check_place(place, "after")
+
+
 @given(st.text(min_size=1, max_size=300))
 def test_a_name_that_is_taken_stays_in_its_slot(name: str):
     try:

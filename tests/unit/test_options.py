@@ -111,6 +111,8 @@ def test_defaults_are_not_sent():
         ("remove_on_fail", 1.5),
         ("fallbacks", "model"),
         ("budgets", "b"),
+        ("budgets", 7),
+        ("budgets", None),
         ("budgets", ["b"] * 17),
         ("estimate", 5),
     ],

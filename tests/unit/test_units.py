@@ -30,7 +30,19 @@ def test_durations_become_float_seconds(value: float | timedelta, expected: floa
 
 @pytest.mark.parametrize(
     "value",
-    [-0.001, math.nan, math.inf, True, "1", None, 3_153_600_001, timedelta(seconds=-1), 1j, [1]],
+    [
+        -0.001,
+        math.nan,
+        math.inf,
+        True,
+        "1",
+        None,
+        3_153_600_001,
+        10**400,
+        timedelta(seconds=-1),
+        1j,
+        [1],
+    ],
 )
 def test_what_is_no_duration_is_refused_by_name(value: object):
     with pytest.raises(InvalidOption) as caught:
@@ -102,7 +114,11 @@ def test_money_is_whole_nano_units_rounded_up(value: object, nano: int):
 
 
 @pytest.mark.parametrize(
-    "value", [-1, "x", math.nan, math.inf, True, None, "9007199.254740992", Decimal("NaN"), b"1"]
+    "value",
+    [
+        *(-1, "x", math.nan, math.inf, True, None, "9007199.254740992", Decimal("NaN"), b"1"),
+        *("1e999999", Decimal("1e999999"), 10**400),
+    ],
 )
 def test_what_is_no_money_is_refused(value: object):
     with pytest.raises(InvalidOption, match="cost="):

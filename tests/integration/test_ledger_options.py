@@ -1,0 +1,75 @@
+"""Wrong options of budgets and of a ledger's calls: refused by name before anything is sent."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from glidemq_core import Budget, GlideMQError, InvalidOption, Ledger
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_total_tokens": -1},
+        {"max_total_tokens": 1.5},
+        {"max_tokens": {"input": -1}},
+        {"token_weights": {"input": -1}},
+        {"token_weights": {"input": 1001}},
+        {"token_weights": {"input": "1"}},
+        {"max_total_cost": "NaN"},
+        {"max_costs": {"search": -1}},
+        {"on_exceeded": "park"},
+        {"window": "week"},
+        {"time_zone": "Mars/Olympus"},
+        {"time_zone": "../etc/passwd"},
+        {"time_zone": None},
+    ],
+)
+def test_wrong_option_of_a_budget_is_named(wrong: dict[str, object]):
+    with pytest.raises(InvalidOption, match=next(iter(wrong))):
+        Budget(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"call": ""}, {"call": "a\nb"}, {"tokens": {"input": 10**10}}, {"ttl": 0}, {"limits": ["x"]}],
+)
+async def test_wrong_option_of_a_reserve_is_refused_here(url: str, wrong: dict[str, object]):
+    async with Ledger(connection=url) as ledger:
+        with pytest.raises(GlideMQError):
+            await ledger.reserve(**{"call": "a/1/1", **wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"call": "\ud800"},
+        {"call": ""},
+        {"tokens": {None: 1}},
+        {"costs": {"\ud800": 1}},
+        {"budgets": ["a\nb"]},
+        {"outcome": "odd"},
+        {"remaining": {"rpm": -1}},
+        {"started_at": math.nan},
+        {"note": 7},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+async def test_wrong_option_of_a_settle_is_named_and_books_nothing(url: str, wrong: dict[str, Any]):
+    async with Ledger(uuid4().hex, connection=url) as ledger:
+        await ledger.open_budget("b", Budget(max_total_tokens=100))
+        with pytest.raises(InvalidOption, match=next(iter(wrong))):
+            await ledger.settle(
+                **{"call": "a/1/1", "tokens": {"input": 5}, "budgets": ["b"]} | wrong
+            )
+        for call in (ledger.history("b", before="odd"), ledger.alerts(before="odd")):
+            with pytest.raises(InvalidOption, match="before"):
+                await call
+
+        state = await ledger.budget("b")
+        assert state is not None
+        assert state.caps["total_tokens"].used == 0
