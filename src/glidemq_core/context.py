@@ -307,8 +307,15 @@ class RunningJob(PaidCalls):
         for callback in reversed(self._exits or ()):
             try:
                 await callback()
-            except GlideMQError as error:
-                logger.warning("job %s: clearing up after its handler failed: %s", self.id, error)
+            except (
+                Exception
+            ) as error:  # a job has to end, whatever is wrong with what cleans up after it
+                logger.warning(
+                    "job %s: clearing up after its handler failed: %s",
+                    self.id,
+                    error,
+                    exc_info=not isinstance(error, GlideMQError),
+                )
 
     def touch(self) -> None:
         """A sign of life that is no chunk: renews `idle_timeout`."""

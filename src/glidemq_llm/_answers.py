@@ -6,11 +6,27 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from glidemq_llm._read import fields, items, text
-from glidemq_llm._translate import at_index, encoded, sources, tool_piece
+from glidemq_llm._translate import at_index, encoded, error_piece, sources, tool_piece
 from glidemq_llm._translate_others import GeminiTranslator, OllamaTranslator
 from glidemq_llm.chunks import Finish, FinishReason, Piece, finish_reason
 
 Answer = Mapping[str, Any]
+
+# What SDKs put beside an answer's own fields.
+_ENVELOPES = frozenset({"sdk_http_response", "ResponseMetadata"})
+
+
+def failure_of(response: object) -> Piece | None:
+    """What an answer under status 200 says of its failure: instead of what was asked for, or (OpenRouter) in a choice."""
+    answer = fields(response)
+    failed = (fields(choice).get("error") for choice in items(answer.get("choices")))
+    error = answer.get("error") or next(filter(None, failed), None)
+    return error_piece(error) if error else None
+
+
+def is_empty(response: object) -> bool:
+    """Whether an answer says nothing at all: some SDKs leave out what they do not know, errors as well."""
+    return not any(value for name, value in fields(response).items() if name not in _ENVELOPES)
 
 
 def read_answer(response: object) -> tuple[list[Piece], Finish]:

@@ -12,7 +12,7 @@ from glidemq_core.context import RunningJob
 from glidemq_core.errors import GlideMQError, InvalidOption, Throttled, UnrecoverableError
 from glidemq_llm._read import fields
 from glidemq_llm._windows import context_window
-from glidemq_llm._wrap import package_of
+from glidemq_llm._wrap import missing_sdk, package_of
 from glidemq_llm.classify import ErrorCategory, ErrorInfo, classify_error
 from glidemq_llm.errors import FallbacksExhausted
 from glidemq_llm.metering import MeteredCall
@@ -104,7 +104,7 @@ def _route(entry: Mapping[str, Any], backends: Mapping[str, Backend]) -> Route:
         return Route(backend=backend, provider=only, name=name, model=name, params=params)
     known = ", ".join(sorted(backends))
     raise UnrecoverableError(
-        f"no client for model {name!r} (provider {stated!r}); there are {known}"
+        f"no client for model {name!r} (provider {stated!r}); there are {known}{missing_sdk(stated or prefix)}"
     )
 
 

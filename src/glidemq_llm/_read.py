@@ -31,6 +31,8 @@ def fields(value: object) -> Mapping[str, Any]:
         return cast("dict[str, Any]", value)
     extra: Mapping[str, Any] | None = getattr(value, "__pydantic_extra__", EMPTY)
     if extra is not EMPTY:
+        if extra and isinstance(value, type):  # a model's class instead of a model
+            return EMPTY
         return {**value.__dict__, **extra} if extra else value.__dict__
     return _other(value)
 
@@ -60,6 +62,8 @@ def plain(value: object, depth: int = 8) -> Any:
         return value
     if depth == 0 or isinstance(value, (bytes, bytearray)):
         return None
+    if isinstance(value, type):
+        return _described(value)
     if isinstance(value, (list, tuple)):
         return [plain(item, depth - 1) for item in cast("Iterable[object]", value)]
     items = fields(value)
@@ -68,6 +72,15 @@ def plain(value: object, depth: int = 8) -> Any:
         for key, item in items.items()
         if not str(key).startswith("_")
     }
+
+
+def _described(kind: type) -> Any:
+    """What is sent of a class that is given as the format of an answer: a pydantic model's schema."""
+    schema: Callable[[], Any] | None = getattr(kind, "model_json_schema", None)
+    try:
+        return schema() if schema is not None else kind.__name__
+    except Exception:  # noqa: BLE001 pydantic has no schema of some fields; the SDK will say so
+        return kind.__name__
 
 
 def number(value: object) -> int | None:

@@ -29,7 +29,10 @@ _PROMPT_KEYS = [
     "texts",
 ]
 _NESTED_KEYS = ("config", "generationConfig", "generation_config", "inferenceConfig", "options")
-_TOOL_KEYS = ("tools", "functions", "toolConfig", "tool_config", "response_format", "format")
+_TOOL_KEYS = (
+    *("tools", "functions", "toolConfig", "tool_config"),
+    *("response_format", "text_format", "output_format", "response_schema", "format"),
+)
 
 # Structure, not prompt: names of types, ids, signatures of earlier thinking, cache marks.
 _NOT_TEXT = frozenset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TypeVar, Unpack
@@ -69,9 +69,24 @@ def package_of(client: object) -> str:
     raise InvalidOption(
         "client",
         client,
-        f"no adapter for {type(client).__name__}; known are {', '.join(sorted(_PROVIDERS))}. "
+        f"no adapter for {type(client).__name__}{missing_sdk(client)}; known are {', '.join(sorted(_PROVIDERS))}. "
         "Any other SDK is metered by hand: async with job.llm_call(model, tokens=estimate) as call: ...",
     )
+
+
+def missing_sdk(name: object) -> str:
+    """What brings the SDK of a provider, to end an error's message with; empty if it is installed, or no such provider."""
+    for package, extra in _PROVIDERS.items():
+        if name in (package, extra) and not _is_installed(package):
+            return f' (its SDK is not installed: pip install "glidemq-llm[{extra}]")'
+    return ""
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # nor is the package around it
+        return False
 
 
 def _modules(client: object) -> Iterator[str]:

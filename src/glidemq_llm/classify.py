@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any, cast
 
 from glidemq_core import errors as core
@@ -184,7 +185,22 @@ def _facts(exc: BaseException) -> _Facts:
 
 def _names(exc: BaseException | None) -> tuple[str, ...]:
     """The names of the class and its bases, the most specific first."""
-    return () if exc is None else tuple(base.__name__ for base in type(exc).__mro__)
+    if exc is None:
+        return ()
+    names = tuple(base.__name__ for base in type(exc).__mro__)
+    return ("APIResponseValidationError", *names) if _is_of_answer(exc) else names
+
+
+def _is_of_answer(exc: BaseException) -> bool:
+    """Whether pydantic has refused what a model answered, and not what it was asked with: some SDKs check both, and call
+    the one a response; openai and anthropic check answers only (`parse`).
+    """
+    if type(exc).__name__ != "ValidationError":
+        return False
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(exc.__traceback__))
+    return str(_attribute(exc, "title")).endswith("Response") or any(
+        module.startswith(("openai.", "anthropic.")) for module in modules
+    )
 
 
 def _names_behind(exc: BaseException) -> tuple[str, ...]:

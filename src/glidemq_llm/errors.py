@@ -77,7 +77,7 @@ class StreamStalled(StreamInterrupted):
 
 
 class StreamFailed(ProviderError):
-    """A stream said that it failed, under status 200 and without an error of its SDK.
+    """A stream, or an answer in one piece, said that it failed, under status 200 and without an error of its SDK.
 
     Attributes:
         code: The vendor's own word for it.

@@ -16,7 +16,7 @@ from typing import Any, Final
 from glidemq_core._codec import sound_text
 from glidemq_core.errors import BudgetExceeded
 from glidemq_core.throttle import Throttle
-from glidemq_llm._answers import read_answer
+from glidemq_llm._answers import failure_of, is_empty, read_answer
 from glidemq_llm._read import fields, text
 from glidemq_llm._request import choices, thinking_budget
 from glidemq_llm._shrink import limited_to, output_that_fits
@@ -212,11 +212,17 @@ class MeteredCall:
         """Take in a whole answer; answers the pieces of it.
 
         Raises:
-            AnswerUnreadable: It is a text: SDKs hand out what is not JSON as it came.
+            AnswerUnreadable: It is a text: SDKs hand out what is not JSON as it came. Or it is empty.
+            StreamFailed: It is an error under status 200.
         """
         if isinstance(response, str | bytes):
             raise self.unreadable(f"it begins with {response[:100]!r}")
+        if is_empty(response):
+            raise self.unreadable("it is empty")
         self._usage.feed(response)
+        failure = failure_of(response)
+        if failure is not None:
+            raise self._failed(failure)
         pieces, self._finish = read_answer(response)
         self.delivered = bool(pieces)
         return self._begin(self._shown(pieces))
@@ -235,16 +241,19 @@ class MeteredCall:
     def fault(self) -> StreamInterrupted | StreamFailed | None:
         """The error of a stream that has just ended: it said that it failed, or it lacks its terminal marker."""
         if self._failure is not None:
-            return StreamFailed(
-                self._failure.content,
-                code=self._failure.fields.get("code"),
-                model=self.model,
-                provider=self.provider,
-                delivered=self.delivered,
-            )
+            return self._failed(self._failure)
         if self.is_finished:
             return None
         return StreamInterrupted(model=self.model, provider=self.provider, delivered=self.delivered)
+
+    def _failed(self, failure: Piece) -> StreamFailed:
+        return StreamFailed(
+            failure.content,
+            code=failure.fields.get("code"),
+            model=self.model,
+            provider=self.provider,
+            delivered=self.delivered,
+        )
 
     def unreadable(self, reason: str) -> AnswerUnreadable:
         """The error of an answer that is not in its provider's format."""

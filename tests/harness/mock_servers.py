@@ -28,8 +28,9 @@ _ENVIRONMENTS = (Path(sys.prefix), ROOT / ".venv-vendors")
 class MockServer:
     """A server for the length of a `with`.
 
-    The steps of a plan: "answer", an HTTP status ("429" asks to wait for a second), "slow" (silent before the first
-    byte), "stall" (in mid-stream), "cut" (the connection, in mid-stream), "truncate" (a proper end, too early), "malformed".
+    The steps of a plan: "answer", an HTTP status ("429" asks to wait for a second), "overload" (an error as the body of
+    status 200), "slow" (silent before the first byte), "stall" (in mid-stream), "cut" (the connection, in mid-stream),
+    "truncate" (a proper end, too early), "malformed".
     """
 
     name = ""
@@ -185,11 +186,12 @@ class AIMock(MockServer):
 
 
 def _aimock_step(step: str, answer: dict[str, Any]) -> dict[str, Any]:
-    if step.isdigit():
+    if step.isdigit() or step == "overload":
         type, code = _AIMOCK_ERRORS.get(step, ("api_error", "server_error"))
         error = {"message": "the mock was told to fail", "type": type, "code": code}
         wait = {"retryAfter": 1} if step == "429" else {}
-        return {"response": {"error": error, "status": int(step), **wait}}
+        status = 200 if step == "overload" else int(step)
+        return {"response": {"error": error, "status": status, **wait}}
     return {"response": answer, "chunkSize": 4, **_AIMOCK_FAULTS.get(step, {})}
 
 
@@ -198,6 +200,7 @@ _AIMOCK_ERRORS = {
     "401": ("authentication_error", "invalid_api_key"),
     "429": ("rate_limit_error", "rate_limit_exceeded"),
     "529": ("overloaded_error", "overloaded"),
+    "overload": ("overloaded_error", "overloaded"),
 }
 _AIMOCK_FAULTS = {
     "slow": {

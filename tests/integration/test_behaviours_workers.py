@@ -113,6 +113,22 @@ async def test_exit_in_a_handler_ends_the_job_and_not_the_worker(queue, work, ki
                 await (await queue.add("n")).result(timeout=5)
 
 
+async def test_job_ends_whatever_is_wrong_with_what_cleans_up_after_its_handler(
+    queue, work, caplog
+):
+    async def broken():
+        raise TypeError("of the clearing up")
+
+    async def handler(job):
+        job.on_exit(broken)
+        return "done"
+
+    async with work(handler):
+        assert await (await queue.add("n")).result(timeout=5) == "done"
+
+    assert "of the clearing up" in caplog.text
+
+
 async def test_worker_whose_turns_are_refused_ends_with_the_servers_words(
     url, server, queue_name, caplog
 ):

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from decimal import Decimal
 
 import pytest
 
+from glidemq_core import Budget, Ledger
 from glidemq_core.errors import InvalidOption
 from glidemq_llm import (
     MeterSettings,
@@ -122,6 +124,29 @@ async def test_next_answer_replaces_the_part_that_was_shown(clients, provider, m
     assert ended.job.hops[0]["tokens"] > 0
     assert ended.statuses[0] == "complete"
     assert ended.statuses[1] != "complete"
+
+
+@pytest.mark.parametrize("fault", ["refused", "cut"])
+async def test_each_call_is_settled_before_the_next_reserves(
+    clients, provider, models, run, url, fault
+):
+    """The budget has room for one call at a time, and for what a cut one has used beside it."""
+    first = Behaviour(status=529) if fault == "refused" else Behaviour(faults={4: "disconnect"})
+    models([first], [Behaviour(tokens=5, input=9)])
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("b", Budget(max_total_tokens=1200, on_exceeded="fail"))
+
+        ended = await run(
+            chat_handler(clients),
+            {"model": models.first, "messages": ASK, "max_tokens": 1000},
+            fallbacks=[{"model": models.second}],
+            budgets=["b"],
+        )
+
+        budget = await ledger.budget("b")
+    assert ended.job.result["text"] == FIVE
+    assert budget.reserved == {}
+    assert budget.total_tokens == sum(ended.tokens.values())
 
 
 async def test_stalled_model_is_left_for_the_next(clients, provider, models, run):
@@ -248,6 +273,20 @@ async def test_mistake_in_a_fallback_shows_before_money_is_spent(clients, provid
     assert (ended.job.state, ended.job.reason) == ("failed", "unrecoverable")
     assert "no client for model 'nobody/knows'" in ended.job.error.message
     assert provider.calls(model=model) == []
+
+
+async def test_missing_sdk_is_named_with_the_extra_that_brings_it(clients, model, run, monkeypatch):
+    find = importlib.util.find_spec
+
+    def without_cohere(name, *rest):
+        return None if name == "cohere" else find(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_cohere)
+
+    ended = await run(chat_handler(clients), {"model": f"cohere/{model}", "messages": ASK})
+
+    assert ended.job.reason == "unrecoverable"
+    assert 'pip install "glidemq-llm[cohere]"' in ended.job.error.message
 
 
 @pytest.mark.parametrize("data", [None, {}, {"messages": "hi"}, {"messages": []}, [1]])

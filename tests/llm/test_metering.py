@@ -10,12 +10,14 @@ import httpx
 import pytest
 
 from glidemq_llm import (
+    AnswerUnreadable,
     Corrections,
     MeterSettings,
     Pricing,
     StreamFailed,
     StreamInterrupted,
     UnpricedModel,
+    classify_error,
 )
 from glidemq_llm._answers import read_answer
 from glidemq_llm.metering import MeteredCall
@@ -324,6 +326,33 @@ def test_answer_without_text_has_no_pieces():
 
     assert pieces == []
     assert finish.reason == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("body", "category"),
+    [
+        ({"error": {"code": 502, "message": "Provider returned error"}}, "server"),
+        ({"error": {"code": 429, "message": "slow down"}, "choices": None}, "rate_limit"),
+        ({"choices": [{"message": {}, "error": {"code": 503, "message": "no"}}]}, "unavailable"),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "no"}}, "overloaded"),
+        ({"status": "failed", "output": [], "error": {"code": "server_error"}}, "server"),
+        ({"error": "model is loading"}, "server"),
+    ],
+)
+def test_error_as_the_answer_of_status_200_is_an_error(body, category):
+    call = new_call("openai.chat")
+
+    with pytest.raises(StreamFailed) as raised:
+        call.take(body)
+
+    assert classify_error(raised.value).category == category
+    assert call.settle(raised.value, whole=True).report["status"] == "missing"
+
+
+@pytest.mark.parametrize("body", [{}, {"sdk_http_response": {}, "candidates": None}])
+def test_answer_that_says_nothing_is_unreadable(body):
+    with pytest.raises(AnswerUnreadable, match="empty"):
+        new_call("gemini").take(body)
 
 
 def test_tool_calls_of_an_answer():

@@ -1,7 +1,7 @@
 """Every adapter against providers that others have written, inside of real jobs with a budget: how the job ends, what its
 reader keeps, what is booked, and how many calls the server has seen.
 
-What a server lacks is in `_LACKS`, with the reason. None of them sends an error under status 200: that, and everything
+What a server lacks is in `_LACKS`, with the reason. None of them sends an error event in mid-stream: that, and everything
 else for all APIs, the project's own fake provider does (test_wrap_life.py, test_wrap_vendors.py).
 """
 
@@ -57,6 +57,7 @@ _PAIRS = (
     *((AIMock, kind) for kind in (Gemini, Cohere, Ollama, Bedrock)),
 )
 _LACKS: dict[tuple[object, str], str] = {
+    (LLMock, "overload"): "llmock's errors have an error's status",
     (AIMock, "truncate"): "aimock ends a stream early only by breaking its connection",
     (Cohere, "malformed"): "the SDK leaves out events that it can't read, and only logs it",
 }
@@ -228,6 +229,19 @@ async def test_passing_refusal_is_one_call_an_attempt_and_costs_nothing(
     assert ended.is_answered
     assert ended.job.attempt == ended.calls == 2
     assert len(ended.statuses) == 1
+    assert ended.faults == []
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "whole"])
+async def test_overload_under_status_200_is_asked_for_again(plan, spend, is_stream):
+    plan("overload")
+
+    ended = await spend(is_stream=is_stream)
+
+    assert ended.is_answered
+    assert ended.job.attempt == ended.calls == 2
+    # Not what a handler says that finds no text in an answer.
+    assert ended.job.errors[0].error_class not in ("TypeError", "KeyError", "AttributeError")
     assert ended.faults == []
 
 

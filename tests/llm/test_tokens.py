@@ -2,8 +2,10 @@
 
 import base64
 import struct
+from collections.abc import Callable
 
 import pytest
+from pydantic import BaseModel, Field
 
 from glidemq_llm import Corrections, Estimate, ReceivedCounter, count_text, estimate_tokens
 from glidemq_llm import _vocabulary as vocabulary
@@ -409,3 +411,18 @@ def test_damaged_vocabulary_is_not_used(no_vocabulary, monkeypatch):
 
     assert vocabulary.load("o200k_base") is None
     assert vocabulary.load("unheard_of") is None
+
+
+def test_class_as_the_format_of_an_answer_counts_as_its_schema(no_vocabulary):
+    class City(BaseModel):
+        name: str = Field(description="as its inhabitants write it, in their own letters")
+
+    class Odd(BaseModel):
+        call: Callable[[], int]
+
+    def asked(**more):
+        return estimate_tokens({"model": "m", "messages": [], **more}).input
+
+    for key in ("response_format", "text_format", "output_format"):
+        assert asked(**{key: City}) == asked(response_format=City.model_json_schema())
+        assert asked(**{key: Odd}) > asked()

@@ -258,7 +258,7 @@ async def test_slow_stream_that_keeps_moving_is_left_alone(api, client, provider
 
 
 async def test_cancel_closes_the_connection_and_books_what_came(
-    api, client, provider, model, plan, run
+    api, client, provider, model, plan, spend
 ):
     plan(Behaviour(tokens=20, input=20, faults={10: f"gate:{model}"}))
     cancelled_at = 0.0
@@ -271,7 +271,7 @@ async def test_cancel_closes_the_connection_and_books_what_came(
         cancelled_at = time.monotonic()
         await job.cancel()
 
-    ended = await run(streaming(api, client, model), beside=cancel)
+    ended = await spend(streaming(api, client, model), beside=cancel)
 
     call = await left(provider, model)
     assert ended.job.state == "cancelled"

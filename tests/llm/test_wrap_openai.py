@@ -5,23 +5,22 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import tomllib
 
 import openai
 import pytest
-from pydantic import BaseModel
 
 from glidemq_core import Worker, current_job
 from glidemq_core.errors import InvalidOption
 from glidemq_llm import Pricing, wrap
+from glidemq_llm._wrap import _PROVIDERS
+from tests.harness.processes import ROOT
 from tests.harness.provider import Behaviour
 
 ASK = [{"role": "user", "content": "say it"}]
 FIVE = "t0 t1 t2 t3 t4 "
-
-
-class City(BaseModel):
-    name: str
 
 
 @pytest.fixture
@@ -172,26 +171,6 @@ async def test_streaming_responses(client, provider, model, plan, run):
 
     assert ended.job.result == [FIVE, FIVE]
     assert ended.tokens == provider.billed(model=model)
-
-
-@pytest.mark.parametrize("name", ["chat", "beta", "responses"])
-async def test_parsed_answers(client, provider, model, plan, run, name):
-    plan(Behaviour(text='{"name": "Oslo"}'))
-    wrapped = wrap(client)
-
-    async def handler(_job):
-        if name == "responses":
-            parsed = await wrapped.responses.parse(model=model, input="x", text_format=City)
-            return parsed.output_parsed.name
-        chat = wrapped.beta.chat if name == "beta" else wrapped.chat
-        parsed = await chat.completions.parse(model=model, messages=ASK, response_format=City)
-        return parsed.choices[0].message.parsed.name
-
-    ended = await run(handler)
-
-    assert ended.job.result == "Oslo"
-    assert ended.tokens == provider.billed(model=model)
-    assert len(provider.calls(model=model)) == len(ended.job.usage.calls) == 1
 
 
 @pytest.mark.parametrize("name", ["chat", "responses"])
@@ -392,12 +371,34 @@ def test_unknown_client_is_refused_with_a_way_out():
         wrap({})
 
 
+@pytest.mark.parametrize("name", sorted({*_PROVIDERS} | {*_PROVIDERS.values()}))
+def test_name_in_place_of_a_client_is_refused_with_what_its_sdk_needs(name, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
+    extra = _PROVIDERS.get(name, name)
+
+    with pytest.raises(InvalidOption, match=rf'pip install "glidemq-llm\[{extra}\]"'):
+        wrap(name)
+
+
+def test_every_extra_that_is_named_exists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+    assert set(_PROVIDERS.values()) <= project["optional-dependencies"].keys()
+
+
 @pytest.mark.parametrize(
     ("base_url", "vendor"),
     [
         ("https://api.openai.com/v1", "openai"),
         ("https://api.groq.com/openai/v1", "groq"),
         ("https://openrouter.ai/api/v1", "openrouter"),
+        ("https://api.together.xyz/v1", "together"),
+        ("https://api.fireworks.ai/inference/v1", "fireworks"),
+        ("https://api.deepseek.com", "deepseek"),
+        ("https://api.x.ai/v1", "xai"),
+        ("https://api.perplexity.ai", "perplexity"),
+        ("https://api.mistral.ai/v1", "mistral"),
+        ("https://mine.openai.azure.com/openai/v1/", "azure"),
         ("https://generativelanguage.googleapis.com/v1beta/openai/", "google"),
         ("https://notgroq.com/v1", "openai"),
         ("http://127.0.0.1:8080/v1", "openai"),

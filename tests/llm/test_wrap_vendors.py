@@ -174,7 +174,7 @@ async def test_silence_ends_the_call(vendor, client, provider, model, plan, run)
     assert (await has_ended(provider, model)).outcome == "caller left"
 
 
-async def test_cancel_closes_the_connection(vendor, client, provider, model, plan, run):
+async def test_cancel_closes_the_connection(vendor, client, provider, model, plan, spend):
     plan(Behaviour(tokens=20, input=20, faults={10: f"gate:{model}"}))
     cancelled_at = 0.0
 
@@ -186,7 +186,7 @@ async def test_cancel_closes_the_connection(vendor, client, provider, model, pla
         cancelled_at = time.monotonic()
         await job.cancel()
 
-    ended = await run(streaming(vendor, client, model), beside=cancel)
+    ended = await spend(streaming(vendor, client, model), beside=cancel)
 
     call = await has_ended(provider, model)
     assert ended.job.state == "cancelled"
