@@ -94,6 +94,21 @@ async def test_no_more_calls_run_at_one_time_than_said(queue: Queue, work: Calla
     assert (calls.most, len(calls.started)) == (3, 12)
 
 
+async def test_job_that_waits_a_little_waits_in_its_worker(
+    queue: Queue, work: Callable[..., Worker]
+):
+    calls = Calls()
+    limits = {"p": Throttle(rpm=120, burst=1 / 120)}  # one in half a second
+
+    async with work(calls, concurrency=3):
+        jobs = [await queue.add("j", limits=limits) for _ in range(3)]
+        await asyncio.gather(*(job.result(timeout=10) for job in jobs))
+
+    snapshots = [await job.snapshot() for job in jobs]
+    assert max(calls.started) - min(calls.started) >= 0.9
+    assert [(one.run, one.attempt) for one in snapshots if one] == [(1, 1)] * 3
+
+
 async def test_job_that_waits_long_holds_no_slot_and_loses_no_attempt(
     queue: Queue, work: Callable[..., Worker]
 ):
