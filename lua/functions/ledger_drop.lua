@@ -10,7 +10,6 @@ local ledger = require('lib.ledger')
 local num = require('lib.num')
 
 local OWNED = { 'entries', 'waiters', 'waits', 'woken' }
-local INDEXES = { 'windows', 'parked', 'budgets' }
 
 local function ledger_drop(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
@@ -27,8 +26,9 @@ local function ledger_drop(keys, args)
   for _, kind in ipairs(OWNED) do
     redis.call('PEXPIRE', ledger.key(root, kind, id), after)
   end
-  for _, index in ipairs(INDEXES) do
-    redis.call('ZREM', ledger.key(root, index), id)
+  redis.call('ZREM', ledger.key(root, 'budgets'), id)
+  if spec.gone_at < spec.stop then -- else it has windows to come, as long as it is there
+    redis.call('ZREM', ledger.key(root, 'windows'), id)
   end
   return 1
 end

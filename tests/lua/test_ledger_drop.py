@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.lua.engine import Refused
@@ -19,8 +21,40 @@ def test_dropped_budget_works_on_and_leaves_no_key_for_ever(ledger: LedgerEngine
     assert ledger.used() == 40
     ledger.upkeep()
     eternal = {name for name in ledger.names() if ledger.ttl(name) == -1}
-    assert eternal <= {"outbox"}
+    assert eternal <= {"outbox", "parked"}
     assert ledger.ttl("spend:b:0") <= 60_000
+
+
+def test_dropped_budget_wakes_its_waiters_in_each_window_to_come(ledger: LedgerEngine):
+    now = ledger.now()
+    ledger.open(total=100, on="pause", window="day", start=now - 1000, stop=now + 10_000)
+    ledger.reserve("j/1/1", 60)
+    ledger.reserve("w/1/1", 60, waiter=waiter("w"))
+    ledger.call("ledger_drop", id="b", after_ms=60_000)
+
+    ledger.advance(10_001)
+
+    assert ledger.upkeep()[2] == [["b", "day", "UTC"]]
+    ((_, _, name, _, jobs),) = ledger.packed(
+        "ledger_turn", id="b", start=now + 10_000, stop=now + 20_000
+    )[1]
+    assert (name, jobs) == ("b", "w")
+    ledger.advance(10_000)
+    assert ledger.upkeep()[2] == [["b", "day", "UTC"]]
+
+
+def test_nothing_is_left_of_a_budget_that_is_gone(ledger: LedgerEngine):
+    now = ledger.now()
+    ledger.open(total=100, on="pause", window="day", start=now - 1000, stop=now + 60_000)
+    ledger.reserve("w/1/1", 160, waiter=waiter("w"))
+    ledger.call("ledger_drop", id="b", after_ms=1)
+    until = time.monotonic() + 5
+    while "budget:b" in ledger.names():
+        assert time.monotonic() < until
+
+    ledger.upkeep()
+
+    assert ledger.names() <= {"entries:"}
 
 
 def test_unknown_budget_is_not_dropped(ledger: LedgerEngine):
