@@ -6,11 +6,9 @@ import dataclasses
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from . import Ledger
-from ._cli_tools import AsJson, LedgerName, Url, fail, on_ledger, print_json
+from ._cli_tools import AsJson, LedgerName, Url, fail, moment, on_ledger, print_json, print_table
 
 BudgetId = Annotated[str, typer.Argument(metavar="BUDGET")]
 
@@ -38,12 +36,12 @@ def budget_show(
     if as_json:
         print_json(state)
         return
-    table = Table("cap", "limit", "used", "reserved", "unverified")
+    rows: list[list[str]] = []
     for name, cap in state.caps.items():
         limit = "" if cap.limit is None else f"{cap.limit:,f}"
         parts = (cap.used, cap.reserved, cap.unverified)
-        table.add_row(name, limit, *(f"{part:,f}" if part else "0" for part in parts))
-    Console().print(table)
+        rows.append([name, limit, *(f"{part:,f}" if part else "0" for part in parts)])
+    print_table(("cap", "limit", "used", "reserved", "unverified"), rows)
     end = f", until {state.window_end:%Y-%m-%d %H:%M %Z}" if state.window_end else ""
     print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")
 
@@ -65,13 +63,33 @@ def budget_history(
     if as_json:
         print_json(entries)
         return
-    table = Table("id", "at", "kind", "call", "changes", "note")
+    rows: list[list[str]] = []
     for entry in entries:
         changes = ", ".join(f"{name} {gained:+,f}" for name, gained in entry.changes.items())
-        table.add_row(
-            entry.id, f"{entry.at:%Y-%m-%d %H:%M:%S}", entry.kind, entry.call, changes, entry.note
-        )
-    Console().print(table)
+        rows.append([entry.id, moment(entry.at), entry.kind, entry.call, changes, entry.note])
+    print_table(("id", "at", "kind", "call", "changes", "note"), rows)
+
+
+@budget_app.command("alerts")
+def budget_alerts(
+    *,
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+    ledger: LedgerName = "main",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the caps, of whatever budget, that have reached 50, 80 or 100 percent."""
+    alerts = on_ledger(ledger, url, lambda opened: opened.alerts(limit=limit))
+    if as_json:
+        print_json(alerts)
+        return
+    print_table(
+        ("at", "budget", "cap", "percent", "used", "limit"),
+        (
+            (moment(a.at), a.budget, a.cap, a.percent, f"{a.used:,f}", f"{a.limit:,f}")
+            for a in alerts
+        ),
+    )
 
 
 @budget_app.command("raise")

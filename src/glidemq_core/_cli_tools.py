@@ -6,11 +6,14 @@ import asyncio
 import dataclasses
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from . import Ledger, Queue
 
@@ -63,6 +66,24 @@ def print_json(value: object, *, indent: int | None = 2) -> None:
     if isinstance(value, list):
         value = [_plain(item) for item in cast("list[object]", value)]
     print(json.dumps(_plain(value), indent=indent, default=_text, ensure_ascii=False), flush=True)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print texts that others have written as they are: no markup, no control of the terminal."""
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    # Folded to 80 columns, what is piped could not be searched.
+    Console(width=None if sys.stdout.isatty() else 500).print(table)
+
+
+def moment(at: datetime | None) -> str:
+    """An instant for a table."""
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def _printable(value: object) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))
 
 
 def _text(value: object) -> str:

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import sys
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,8 +19,6 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from . import Queue, Worker
 from ._cli_budgets import audit, budget_app
@@ -30,13 +29,15 @@ from ._cli_tools import (
     QueueName,
     Url,
     fail,
+    moment,
     on,
     on_ledger,
     parsed,
     print_json,
+    print_table,
 )
-from .errors import GlideMQError
-from .job import State
+from .errors import GlideMQError, JobNotFound
+from .job import TERMINAL, Job, State
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Jobs on Valkey.")
 server_app = typer.Typer(no_args_is_help=True, help="The embedded server of a folder.")
@@ -111,29 +112,44 @@ def list_jobs(
     if as_json:
         print_json(jobs)
         return
-    table = Table("id", "name", "attempt", "run", "created", "error")
-    for job in jobs:
-        created = f"{job.created_at:%Y-%m-%d %H:%M:%S}" if job.created_at else ""
-        table.add_row(
-            job.id,
-            job.name,
-            str(job.attempt),
-            str(job.run),
-            created,
-            job.error.message if job.error else "",
-        )
-    Console().print(table)
+    print_table(
+        ("id", "name", "attempt", "run", "created", "worker", "tokens", "cost", "error"),
+        (
+            (
+                *(job.id, job.name, job.attempt, job.run, moment(job.created_at), job.worker),
+                *(f"{job.usage.total_tokens:,}", _money(job)),
+                job.error.message if job.error else "",
+            )
+            for job in jobs
+        ),
+    )
 
 
 @app.command()
 def counts(queue: QueueName, url: Url = None, as_json: AsJson = False) -> None:
-    """Print how many jobs are in each state."""
-    numbers = on(queue, url, lambda opened: opened.counts())
+    """Print how many jobs are in each state, and whether the queue is paused."""
+
+    async def use(opened: Queue) -> tuple[dict[State, int], bool]:
+        return await opened.counts(), await opened.is_paused()
+
+    numbers, is_paused = on(queue, url, use)
     if as_json:
         print_json(numbers)
         return
     for state, number in numbers.items():
         print(f"{state:18}{number:>10,}")
+    if is_paused:
+        print("the queue is paused")
+
+
+@app.command()
+def workers(queue: QueueName, url: Url = None, as_json: AsJson = False) -> None:
+    """List the workers of the last ten minutes: seconds since their last call, and how many jobs each holds."""
+    found = on(queue, url, lambda opened: opened.workers())
+    if as_json:
+        print_json(found)
+        return
+    print_table(("name", "idle", "jobs"), ((w.name, f"{w.idle:.1f}", w.jobs) for w in found))
 
 
 @app.command()
@@ -173,19 +189,42 @@ def result(
     url: Url = None,
 ) -> None:
     """Wait for a job's result and print it as JSON."""
-    print_json(on(queue, url, lambda opened: opened.result(id, timeout=timeout)))
+    try:
+        print_json(on(queue, url, lambda opened: opened.result(id, timeout=timeout)))
+    except TimeoutError:
+        fail(f"job {id!r} has not ended within {timeout} s; it goes on")
 
 
 @app.command()
-def cancel(queue: QueueName, id: JobId, url: Url = None) -> None:
-    """Cancel a job, whatever its state."""
-    on(queue, url, lambda opened: opened.cancel(id))
+def cancel(
+    queue: QueueName,
+    id: Annotated[str | None, typer.Argument(metavar="ID")] = None,
+    *,
+    all: Annotated[State | None, typer.Option(help="Instead: all jobs in this state.")] = None,
+    url: Url = None,
+) -> None:
+    """Cancel a job, whatever its state, or all jobs of a state (pause the queue first, or others take their place)."""
+    if (id is None) == (all is None):
+        raise typer.BadParameter("give an ID or --all STATE")
+    if all in TERMINAL:
+        raise typer.BadParameter(f"{all} jobs have ended", param_hint="--all")
+    if id is not None:
+        on(queue, url, lambda opened: opened.cancel(id))
+    elif all is not None:
+        ends = on(queue, url, lambda opened: _cancel_all(opened, all))
+        print(", ".join(f"{end}: {number}" for end, number in sorted(ends.items())) or "none")
 
 
 @app.command()
-def retry(queue: QueueName, id: JobId, url: Url = None) -> None:
+def retry(
+    queue: QueueName,
+    id: JobId,
+    *,
+    fresh: Annotated[bool, typer.Option(help="Forget the results of its steps, too.")] = False,
+    url: Url = None,
+) -> None:
     """Put a failed or cancelled job back into the line."""
-    on(queue, url, lambda opened: opened.retry(id))
+    on(queue, url, lambda opened: opened.retry(id, fresh=fresh))
 
 
 @app.command()
@@ -212,11 +251,16 @@ def suspended(
     if as_json:
         print_json(waiting)
         return
-    table = Table("id", "name", "waits for", "reason", "since", "until")
-    for job in waiting:
-        times = [f"{at:%Y-%m-%d %H:%M:%S}" if at else "" for at in (job.since, job.deadline)]
-        table.add_row(job.job_id, job.job_name, job.waits_for, job.reason, *times)
-    Console().print(table)
+    print_table(
+        ("id", "name", "waits for", "reason", "since", "until"),
+        (
+            (
+                *(job.job_id, job.job_name, job.waits_for, job.reason),
+                *(moment(job.since), moment(job.deadline)),
+            )
+            for job in waiting
+        ),
+    )
 
 
 @app.command()
@@ -358,6 +402,27 @@ def server_stop(folder: Folder = None) -> None:
 def _embedded() -> ModuleType:
     # Loaded only where it is used: its file locks are not there on every platform.
     return importlib.import_module(".embedded", __package__)
+
+
+def _money(job: Job) -> str:
+    cost = job.usage.total_cost
+    return "" if cost is None else f"{cost:,f}"
+
+
+async def _cancel_all(queue: Queue, state: State) -> Counter[str]:
+    """Cancel all jobs of a state; answers how often `cancel` said what."""
+
+    async def cancelled(id: str) -> str:
+        try:
+            return await queue.cancel(id)
+        except JobNotFound:
+            return "gone"
+
+    ends: Counter[str] = Counter()
+    # Those that run stay where they are until their handlers have stopped; the others leave the list.
+    while page := await queue.jobs(state, start=ends["requested"], limit=1000):
+        ends.update(await asyncio.gather(*(cancelled(job.id) for job in page)))
+    return +ends
 
 
 async def _problems(queue: str, url: str | None) -> list[str]:

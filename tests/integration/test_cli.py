@@ -106,6 +106,83 @@ async def test_waiting_job_is_listed_with_its_reason_and_signalled(url):
     assert (sent.returncode, result) == (0, {"ok": True})
 
 
+async def test_what_runs_where_and_for_how_much_is_listed_and_all_of_it_stopped(url):
+    async def spend(job):
+        await job.report_usage(model="m", tokens={"input": 1200}, costs={"total": "0.5"})
+        await job.progress("spent")
+        await asyncio.sleep(60)
+
+    async with (
+        Queue("cli-stop", connection=url) as queue,
+        Worker(queue.name, spend, connection=url, concurrency=2, name="night"),
+    ):
+        ids = [(await queue.add("n")).id for _ in range(4)]
+
+        async def both_have_spent():
+            return [job.progress for job in await queue.jobs("active")] == ["spent"] * 2
+
+        await eventually(both_have_spent)
+        await queue.pause()
+        workers, listed, counts = await asyncio.gather(
+            *(
+                asyncio.to_thread(glidemq, url, *command)
+                for command in (
+                    ("workers", "cli-stop", "--json"),
+                    ("list", "cli-stop", "active"),
+                    ("counts", "cli-stop"),
+                )
+            )
+        )
+        running, waiting, ended = await asyncio.gather(
+            *(
+                asyncio.to_thread(glidemq, url, "cancel", "cli-stop", "--all", state)
+                for state in ("active", "waiting", "failed")
+            )
+        )
+
+        async def all_cancelled():
+            return {(await queue.get(id)).state for id in ids} == {"cancelled"}
+
+        await eventually(all_cancelled)
+
+    (worker,) = json.loads(workers.stdout)
+    assert (worker["name"][:5], worker["jobs"]) == ("night", 2)
+    table = listed.stdout
+    assert table.count(worker["name"]) == table.count("1,200") == table.count("0.5") == 2
+    assert "paused" in counts.stdout
+    assert (running.stdout, waiting.stdout) == ("requested: 2\n", "cancelled: 2\n")
+    assert ended.returncode == 2
+
+
+async def test_texts_of_others_are_listed_as_they_are_and_do_not_move_the_terminal(url):
+    async def fail(job):
+        raise ValueError("no [/red] and [bold] \x1b[2J")
+
+    async with (
+        Queue("cli-odd", connection=url) as queue,
+        Worker(queue.name, fail, connection=url),
+    ):
+        job = await queue.add("n")
+
+        async def failed():
+            return (await queue.counts())["failed"]
+
+        await eventually(failed)
+        listed = await asyncio.to_thread(glidemq, url, "list", "cli-odd", "failed")
+
+    assert "no [/red] and [bold] \ufffd[2J" in listed.stdout
+    assert job.id in listed.stdout
+
+
+def test_result_that_does_not_come_in_time_is_one_line_and_exit_code_1(url):
+    job_id = glidemq(url, "add", "cli-late", "n").stdout.strip()
+
+    done = glidemq(url, "result", "cli-late", job_id, "--timeout", "0.01")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert job_id in done.stderr
+
+
 async def test_limiter_is_printed(url):
     async with Ledger(connection=url) as ledger:
         held = await ledger.reserve("c", limits={"p": Throttle(rpm=1, concurrency=2)})

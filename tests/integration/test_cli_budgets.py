@@ -54,13 +54,16 @@ async def test_raised_budget_keeps_what_was_not_named(url):
 async def test_history_tells_what_happened_newest_first(url):
     async with Ledger(connection=url) as ledger:
         await ledger.open_budget("b", BUDGET)
-        await ledger.settle("c/1/1", tokens={"input": 8}, budgets=["b"])
+        await ledger.settle("c/1/1", tokens={"input": 8, "output": 30}, budgets=["b"])
 
     entries = json.loads(glidemq(url, "budget", "history", "b", "--json").stdout)
     table = glidemq(url, "budget", "history", "b", "--limit", "1").stdout
 
+    (alert,) = json.loads(glidemq(url, "budget", "alerts", "--json").stdout)
+
     assert [entry["kind"] for entry in entries] == ["unreserved", "open"]
     assert entries[0]["changes"]["tokens.input"] == 8
+    assert (alert["budget"], alert["cap"], alert["percent"]) == ("b", "tokens.output", 50)
     assert "unreserved" in table
     assert "open" not in table
 
