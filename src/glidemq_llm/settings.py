@@ -26,7 +26,9 @@ class MeterSettings:
         pricing: Where prices come from. Default: what the vendor states, then the installed price tables.
         first_event_timeout, idle_timeout: Seconds a stream may be silent before its first event and between two; then
             it is closed and the attempt fails. Pings and comments are no silence, where the SDK lets them be seen
-            (openai, anthropic, mistralai). Not bound by the lease, which is renewed while a call runs.
+            (openai, anthropic, mistralai). A sync client's reads are bound by the longer of the two, or its own timeout
+            if that is shorter; by its own alone with google-genai and boto3. Not bound by the lease, which is renewed
+            while a call runs.
         sdk_retries: The SDK's own retries inside a job. 0: the queue retries, and waits as long as the vendor asks.
         limits: Limiters by "provider/model", "provider" or "*": all that fit a call are passed, shared with every
             worker that names them.

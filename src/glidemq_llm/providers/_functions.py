@@ -174,6 +174,11 @@ def _events_sync(stream: Any, driver: SyncDriver) -> Generator[Any]:
     return driver.events(iter(stream), never, getattr(stream, "close", None))
 
 
+def shorter(own: float | None, limit: float) -> float:
+    """A sync stream's timeout, which bounds its silence: the client's own if that is shorter."""
+    return limit if own is None else min(own, limit)
+
+
 def copy_with(holder: Any, **replaced: Any) -> Any:
     """A shallow copy of an object of an SDK with some of its attributes replaced; the given one stays as it is."""
     kind = cast("Any", type(holder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from math import ceil
 from typing import Any
 
 from glidemq_llm._read import fields
@@ -10,6 +11,7 @@ from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
     generator_async,
+    shorter,
     stream_sync,
     whole_async,
     whole_sync,
@@ -29,13 +31,20 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
 
     text = Meter(wrapping=wrapping, api=CHAT_API, change=change)
     vectors = Meter(wrapping=wrapping, api=CHAT_API, change=change, is_text=False)
+    limit = shorter(client._client_wrapper.get_timeout(), ceil(settings.longest_silence))  # noqa: SLF001
+
+    def bounded(arguments: dict[str, Any]) -> dict[str, Any]:
+        options = {"timeout_in_seconds": limit, **fields(arguments.get("request_options"))}
+        return change({**arguments, "request_options": options})
+
     is_async = inspect.iscoroutinefunction(client.chat)
     whole = whole_async if is_async else whole_sync
     stream = generator_async if is_async else stream_sync
+    streamed = text if is_async else Meter(wrapping=wrapping, api=CHAT_API, change=bounded)
     wrapped = copy_with(
         client,
         chat=whole(client.chat, text),
-        chat_stream=stream(client.chat_stream, text),
+        chat_stream=stream(client.chat_stream, streamed),
         embed=whole(client.embed, vectors),
         rerank=whole(client.rerank, vectors),
     )

@@ -5,6 +5,7 @@ Its client answers to both, so that one wrapped client serves sync and async han
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from glidemq_llm._drivers import AsyncDriver
@@ -12,6 +13,7 @@ from glidemq_llm._drivers_sync import SyncDriver
 from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
+    shorter,
     stream_async,
     stream_sync,
     whole_async,
@@ -37,6 +39,12 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     change = _no_retries if settings.sdk_retries == 0 else dict
     text = Meter(wrapping=wrapping, api=CHAT_API, change=change)
     vectors = Meter(wrapping=wrapping, api=CHAT_API, change=change, is_text=False)
+    limit = shorter(client.sdk_configuration.timeout_ms, ceil(settings.longest_silence * 1000))
+
+    def bounded(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"timeout_ms": limit, **change(arguments)}
+
+    blocking = Meter(wrapping=wrapping, api=CHAT_API, change=bounded)
     chat, embeddings = client.chat, client.embeddings
     wrapped = copy_with(
         client,
@@ -44,7 +52,7 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
             chat,
             complete=whole_sync(chat.complete, text),
             complete_async=whole_async(chat.complete_async, text),
-            stream=stream_sync(chat.stream, text, _attach),
+            stream=stream_sync(chat.stream, blocking, _attach),
             stream_async=stream_async(chat.stream_async, text, _attach_async),
         ),
         embeddings=copy_with(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
+    shorter,
     stream_async,
     stream_sync,
     whole_async,
@@ -25,11 +27,13 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     wrapping = Wrapping(provider="ollama", settings=settings, job=job)
     text = Meter(wrapping=wrapping, api=CHAT_API)
     vectors = Meter(wrapping=wrapping, api=CHAT_API, is_text=False)
-    whole = whole_async if inspect.iscoroutinefunction(client.chat) else whole_sync
+    is_async = inspect.iscoroutinefunction(client.chat)
+    whole = whole_async if is_async else whole_sync
+    streaming = client if is_async else _bounded(client, settings.longest_silence)
     wrapped = copy_with(
         client,
-        chat=_either(client.chat, text),
-        generate=_either(client.generate, text),
+        chat=_either(client.chat, streaming.chat, text),
+        generate=_either(client.generate, streaming.generate, text),
         embed=whole(client.embed, vectors),
     )
     remember(wrapped, client)
@@ -74,17 +78,24 @@ _OPTIONS = {
 }
 
 
-def _either(plain: Any, meter: Meter) -> Any:
+def _bounded(client: Any, limit: float) -> Any:
+    """A sync client that waits no longer for anything to read: this SDK sets a timeout only for a whole client."""
+    http = copy.copy(client._client)  # noqa: SLF001
+    http.timeout = shorter(http.timeout.read, limit)
+    return copy_with(client, _client=http)
+
+
+def _either(plain: Any, streaming: Any, meter: Meter) -> Any:
     """One function that answers whole or, with `stream=True`, an iterator."""
     if inspect.iscoroutinefunction(plain):
-        whole, stream = whole_async(plain, meter), stream_async(plain, meter)
+        whole, stream = whole_async(plain, meter), stream_async(streaming, meter)
 
         @functools.wraps(plain)
         async def metered_async(*args: Any, **kwargs: Any) -> Any:
             return await (stream if kwargs.get("stream") else whole)(*args, **kwargs)
 
         return metered_async
-    whole, stream = whole_sync(plain, meter), stream_sync(plain, meter)
+    whole, stream = whole_sync(plain, meter), stream_sync(streaming, meter)
 
     @functools.wraps(plain)
     def metered(*args: Any, **kwargs: Any) -> Any:
