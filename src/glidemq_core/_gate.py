@@ -259,18 +259,20 @@ class Gate:
 
     async def _note_ledger(self) -> None:
         """Limits that the job does not name: tell the queue where a lost lease has to be told, before anything is held."""
-        self._run.updates += 1
-        args: dict[str, object] = {
-            "id": self._run.id,
-            "token": self._run.token,
-            "n": self._run.updates,
-            "ledger": self.ledger.name,
-        }
-        try:
-            await self._host.client.call("job_update", self._host.root, args)
-        except LeaseLost:
-            self._run.stop("lease_lost")
-            raise
+        run = self._run
+        async with run.updating:
+            run.updates += 1
+            args: dict[str, object] = {
+                "id": run.id,
+                "token": run.token,
+                "n": run.updates,
+                "ledger": self.ledger.name,
+            }
+            try:
+                await self._host.client.call("job_update", self._host.root, args)
+            except LeaseLost:
+                run.stop("lease_lost")
+                raise
         self._is_known = True
 
     async def _end_start(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import get_args
 
 from . import _codec
 from ._allowance import Allowance
@@ -74,14 +75,14 @@ class PaidCalls:
             False if this call was booked before.
 
         Raises:
-            InvalidOption: A count is not a non-negative integer, or a cost not an amount.
+            InvalidOption: A count is not a non-negative integer, a cost not an amount, or the outcome not known.
         """
         if not _codec.checked_text(model, "model"):
             raise InvalidOption("model", model, "not the name of a model")
+        _check_heard(outcome, remaining)
         if call is None:
-            self._calls += 1
-            call = f"{self._run.key}/{self._calls}"
-        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
+            call = self.next_call_id()
+        counted = _counted(tokens)
         priced = {
             name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
         }
@@ -129,8 +130,7 @@ class PaidCalls:
             tokens: How many, or how many per category.
         """
         counts = {"input": tokens} if isinstance(tokens, int) else tokens
-        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in counts.items()}
-        await self._gate.charge(self.next_call_id(), counted)
+        await self._gate.charge(self.next_call_id(), _counted(counts))
 
     @property
     def budget(self) -> Allowance:
@@ -214,7 +214,7 @@ class PaidCalls:
             return
         await gate.reserve(
             call,
-            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
+            tokens=_counted(tokens),
             costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
             ttl=seconds(timeout, "timeout"),
             limiters=[throttle.wire(name) for name, throttle in (limits or {}).items()],
@@ -236,7 +236,7 @@ class PaidCalls:
         """
         await self._gate.extend(
             call,
-            tokens={name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()},
+            tokens=_counted(tokens),
             costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
             ttl=seconds(timeout, "timeout"),
         )
@@ -259,6 +259,7 @@ class PaidCalls:
         remaining: Mapping[str, int] | None = None,
     ) -> None:
         """Let go of a reservation whose call used nothing; the rest is for limiters, as in `report_usage`."""
+        _check_heard(outcome, remaining)
         await self._gate.settle(
             call,
             tokens={},
@@ -289,3 +290,17 @@ class PaidCalls:
         """A new id for a model call: job/run.claim/n. Make it before the call, report it after."""
         self._calls += 1
         return f"{self._run.key}/{self._calls}"
+
+
+def _counted(tokens: Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(tokens, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption("tokens", tokens, "not a mapping of categories to counts")
+    return {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
+
+
+def _check_heard(outcome: CallOutcome, remaining: Mapping[str, int] | None) -> None:
+    """What the ledger would refuse must be refused before the job books the call: else its budgets would lack it."""
+    if outcome not in get_args(CallOutcome):
+        raise InvalidOption("outcome", outcome, "not 'ok', 'limited', 'error' or 'none'")
+    for axis, left in (remaining or {}).items():
+        whole(left, f"remaining[{axis!r}]")

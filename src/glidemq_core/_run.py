@@ -74,6 +74,7 @@ class Run:
         "unsent",
         "unsent_bytes",
         "updates",
+        "updating",
     )
 
     def __init__(self, claim: Claim, data: bytes, token: str, *, sent_at: float) -> None:
@@ -98,6 +99,8 @@ class Run:
         self.unsent_bytes = 0
         self.in_flight = 0
         self.updates = 0
+        # One at a time: one that overtook another would make the server take that for a repeat.
+        self.updating = asyncio.Lock()
         self.journal: Journal | None = None
         self.open_waits: set[str] = set()
         self.busy = 0

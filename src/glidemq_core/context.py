@@ -337,14 +337,15 @@ class RunningJob(PaidCalls):
         if self._is_replaying and "data" not in change:
             return
         run = self._run
-        run.updates += 1
         run.touched_at = self._host.now()
-        args = {"id": self.id, "token": run.token, "n": run.updates, **change}
-        try:
-            await self._host.client.call("job_update", self._host.root, args)
-        except LeaseLost:
-            run.stop("lease_lost")
-            raise LeaseLost(self.id, worker=self._host.name) from None
+        async with run.updating:
+            run.updates += 1
+            args = {"id": self.id, "token": run.token, "n": run.updates, **change}
+            try:
+                await self._host.client.call("job_update", self._host.root, args)
+            except LeaseLost:
+                run.stop("lease_lost")
+                raise LeaseLost(self.id, worker=self._host.name) from None
 
     def __repr__(self) -> str:
         return f"<RunningJob {self.id!r} {self.name!r} attempt={self.attempt} run={self.run}>"

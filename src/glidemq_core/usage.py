@@ -115,7 +115,7 @@ def _by_model(rows: Sequence[Any], models: Sequence[str] | None) -> dict[str, Mo
     for _, flat in rows:
         for i in range(0, len(flat), 2):
             kind, _, rest = flat[i].decode().partition(":")
-            model, _, name = rest.partition("\n")
+            model, _, name = rest.rpartition("\n")
             amount = int(flat[i + 1])
             if kind == "calls":
                 calls[model] += amount

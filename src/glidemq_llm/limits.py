@@ -44,6 +44,7 @@ _AXES = {
 # Windows that the headers leave out.
 _WINDOWS = {("groq", "requests"): _DAY, ("groq", "tokens"): 60.0, ("together", "requests"): 1.0}
 
+_MOST_LEFT = 10**12
 _FIELD = "limit|remaining|reset|renewalperiod"
 _PATTERNS = (
     re.compile(rf"anthropic-(?:ratelimit-)?(?P<axis>[\w-]+)-(?P<field>{_FIELD}|utilization)"),
@@ -148,7 +149,8 @@ def remaining_now(limits: RateLimits, age: float) -> dict[str, int]:
             continue
         if age < (axis.reset_seconds or _MINUTE):
             back = (axis.limit or 0) * age / (axis.window_seconds or _MINUTE)
-            left[own] = axis.remaining + int(back)
+            # Bounded: a figure that the ledger refuses would keep the call's cost from being booked.
+            left[own] = min(axis.remaining + int(back), _MOST_LEFT)
     return left
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from glidemq_core import Budget, JobCancelled, JobFailed, Ledger, NewJob
+from glidemq_core import Budget, InvalidOption, JobCancelled, JobFailed, Ledger, NewJob
 
 
 async def test_moved_job_starts_again_with_its_next_step_and_the_same_attempt(queue, work):
@@ -121,3 +121,43 @@ async def test_calls_above_their_estimates_overshoot_by_those_in_flight_alone(qu
     assert {end.reason for end in ends if isinstance(end, JobFailed)} == {"budget"}
     assert len(made) in (2, 3)  # the third only comes while no other has been settled
     assert (state.total_tokens, state.reserved) == (45 * len(made), {})
+
+
+async def test_of_updates_at_one_time_the_last_stands_for_the_handler_and_the_server(queue, work):
+    async def handler(job):
+        await asyncio.gather(
+            *(job.update_data(n) for n in range(20)), *(job.log("x") for _ in "abc")
+        )
+        return job.data
+
+    async with work(handler):
+        job = await queue.add("n")
+        known = await job.result(timeout=10)
+        stored = (await job.snapshot()).data
+
+    assert (known, stored, await queue.log(job.id)) == (19, 19, ["x"] * 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"remaining": {"rpm": -1}},
+        {"remaining": {"rpm": float("inf")}},
+        {"outcome": "odd"},
+        {"tokens": {"input": -1}},
+        {"tokens": 5},
+    ],
+    ids=str,
+)
+async def test_wrong_report_is_named_and_books_nothing_anywhere(queue, work, any_url, wrong):
+    async def handler(job):
+        with pytest.raises(InvalidOption, match=next(iter(wrong))):
+            await job.report_usage(**{"model": "m", "tokens": {"input": 1}} | wrong)
+
+    async with Ledger(connection=any_url) as ledger, work(handler):
+        await ledger.open_budget(queue.name, Budget(max_total_tokens=100))
+        job = await queue.add("n", budgets=[queue.name])
+        await job.result(timeout=10)
+        budget = await ledger.budget(queue.name)
+
+    assert ((await job.snapshot()).usage.tokens, budget.caps["total_tokens"].used) == ({}, 0)

@@ -114,6 +114,13 @@ def test_limits_of_other_windows_are_not_taken_for_those_of_a_minute():
     assert left(limit_tokens_day="9", remaining_tokens_day="0") == {}
 
 
+@pytest.mark.parametrize("odd", ["-1", "1e300", "9" * 400, "1e400", "nan", "\0"])
+def test_odd_figure_is_left_out_or_one_that_a_ledger_takes(odd: str):
+    told = {"limit_tokens": odd, "remaining_tokens": odd, "reset_tokens": "30s"}
+
+    assert all(0 <= number <= 10**12 for number in left(1.0, **told).values())
+
+
 def test_axes_have_the_names_of_limiters():
     headers = {f"anthropic-ratelimit-{name}-tokens-remaining": "7" for name in ("input", "output")}
 
