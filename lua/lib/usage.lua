@@ -51,7 +51,7 @@ local function buckets_of(root, now)
 end
 
 --- Note, before its first field, that the job owns a ledger.
-local function own(root, id, record)
+function usage.own(root, id, record)
   if not job.has_satellite(record.satellites, 'usage') then
     record.satellites = job.with_satellite(record.satellites, 'usage')
     redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)
@@ -68,7 +68,7 @@ function usage.book(root, id, record, report, now)
     end
     return false
   end
-  own(root, id, record)
+  usage.own(root, id, record)
   local model = ':' .. counted_as(root, report.model) .. '\n'
   add_up(key, report, '', { 'call:' .. report.call, report.entry })
   for _, bucket in ipairs(buckets) do
@@ -84,7 +84,7 @@ function usage.add_flow(root, id, record, child, amounts)
   if next(amounts) == nil then
     return
   end
-  own(root, id, record)
+  usage.own(root, id, record)
   local key, names, added = layout.satellite(root, id, 'usage'), { 'flow_of' }, { 'flow_of', child }
   for name in pairs(amounts) do
     names[#names + 1] = 'flow_' .. name

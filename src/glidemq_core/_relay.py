@@ -70,6 +70,15 @@ class Relay:
             for i, parent in enumerate(parents):
                 # In a graph a node is counted on one way only, or the last one's sum would hold it twice.
                 await self._child_ended(parent, entry, counts=i == 0)
+        elif kind == "late":
+            first = cast("list[dict[str, str]]", loads(entry["parents"]))[0]
+            usage = cast("dict[str, str]", loads(entry["usage"]))
+            late: dict[str, object] = {
+                "parent": first["id"],
+                "late": entry["name"],
+                "usage": {name: int(amount) for name, amount in usage.items()},
+            }
+            await self._client.call("child_ended", _keys.root_of(first["queue"]), late)
         elif kind == "add":
             job = cast("dict[str, Any]", loads(entry["job"]))
             args: dict[str, object] = {

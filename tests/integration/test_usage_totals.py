@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from glidemq_core import FlowJob, FlowProducer, JobFailed, Queue, Worker
+from tests.harness.processes import eventually
 
 
 async def test_ten_reports_of_which_one_is_repeated_add_up_once_each(
@@ -105,6 +106,47 @@ async def test_flow_total_has_grandchildren_failed_and_removed_children(
     removed = handle.children["middle"].children["removed"].id
     assert await other.get(removed) is None
     assert total.total_tokens == 1311
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_flow_total_has_what_children_use_after_their_parents_end(
+    queue: Queue, other: Queue, work: Callable[..., Worker], any_url: str, end: str
+):
+    spending, let_fail = asyncio.Event(), asyncio.Event()
+
+    async def spender(job: Any) -> None:
+        async with job.llm_call("m", tokens={"input": 100}) as call:
+            spending.set()
+            while (await queue.counts())[end] < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            call.tokens = {"input": 100}
+
+    async def broken(_job: Any) -> None:
+        await let_fail.wait()
+        raise ConnectionError
+
+    children = [FlowJob(name=name, queue=other.name) for name in ("spender", "broken")]
+    middle = FlowJob(name="middle", queue=queue.name, children=children)
+    handlers = {"spender": spender, "broken": broken}
+    async with (
+        FlowProducer(any_url) as flows,
+        work(print),
+        Worker(other.name, handlers, connection=any_url, concurrency=2),
+    ):
+        handle = await flows.add(FlowJob(name="top", queue=queue.name, children=[middle]))
+        await spending.wait()
+        if end == "cancelled":
+            await queue.cancel(handle.id)
+        else:
+            let_fail.set()
+        ids = [handle.id, handle.children["middle"].id]
+
+        async def totals() -> bool:
+            return [(await queue.flow_usage(id)).total_tokens for id in ids] == [100, 100]
+
+        await eventually(totals)
+
+    assert (await queue.counts())[end] == 2
 
 
 async def test_summary_of_a_queue_adds_up_by_model(queue: Queue, work: Callable[..., Worker]):

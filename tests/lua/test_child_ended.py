@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from tests.lua.engine import Engine, refused
@@ -99,6 +102,57 @@ def test_end_that_comes_before_the_parent_waits_is_counted(engine: Engine):
     engine.finish(claim, "waiting_children", None, {})
 
     assert engine.where("a") == ["waiting"]
+
+
+def _told(engine: Engine) -> list[dict[str, Any]]:
+    """The entries of the outbox, in order."""
+    found = []
+    for _, flat in engine.call("outbox_read", limit=100):
+        texts = [part.decode() for part in flat]
+        found.append(dict(zip(texts[::2], texts[1::2], strict=True)))
+    return found
+
+
+def _failed_parent(engine: Engine) -> None:
+    """It has failed by a child, and another has not ended."""
+    parents = '[{"queue":"up","id":"top","key":"a","policy":"fail"}]'
+    engine.add("a", pending=2, parent=parents)
+    _end(engine, "x", "failed", error='{"class":"E","message":"no"}', usage={"tokens:input": 5})
+    assert engine.where("a") == ["failed"]
+
+
+def test_child_that_ends_after_its_parent_counts_in_the_sums_of_the_flow(engine: Engine):
+    _failed_parent(engine)
+
+    more = {"usage": {"tokens:input": 7, "costs:total": 9}}
+    assert [_end(engine, "y", **more), _end(engine, "y", **more)] == [1, 0]
+
+    assert engine.where("a") == ["failed"]
+    used = engine.dump()["job:a:usage"]
+    assert (used[b"flow_tokens:input"], used[b"flow_costs:total"]) == (b"12", b"9")
+    assert engine.call("job_children", id="a")[0] == 0
+    told = [entry for entry in _told(engine) if entry["kind"] == "late"]
+    assert [json.loads(entry["usage"]) for entry in told] == [
+        {"tokens:input": "7", "costs:total": "9"}
+    ]
+
+
+@pytest.mark.parametrize("state", ["failed", "waiting_children"])
+def test_late_use_counts_once_by_its_name_and_goes_on_to_those_above(engine: Engine, state: str):
+    if state == "failed":
+        _failed_parent(engine)
+    else:
+        engine.add("a", pending=2)
+    more = {"parent": "a", "late": "n", "usage": {"tokens:output": 3}}
+
+    said = [engine.call("child_ended", **more) for _ in range(2)]
+    said.append(engine.call("child_ended", **{**more, "late": "m"}))
+
+    assert said == [1, 0, 1]
+    assert engine.dump()["job:a:usage"][b"flow_tokens:output"] == b"6"
+    names = [entry["name"] for entry in _told(engine) if entry["kind"] == "late"]
+    assert names == (["n", "m"] if state == "failed" else [])
+    assert engine.call("job_children", id="a")[0] == (1 if state == "failed" else 2)
 
 
 def test_ended_and_unknown_parents_are_left_alone(engine: Engine):

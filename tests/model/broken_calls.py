@@ -358,6 +358,16 @@ def child_fails_parent(engine: Engine) -> Call:
     return Call("child_ended", {**_end_of("x"), "state": "failed", "policy": "fail"})
 
 
+def child_ends_after_its_parent(engine: Engine) -> Call:
+    send(engine, child_fails_parent(engine))
+    return Call("child_ended", _end_of("y"))
+
+
+def late_use(engine: Engine) -> Call:
+    send(engine, child_fails_parent(engine))
+    return Call("child_ended", {"parent": "a", "late": "n", "usage": {"tokens:input": 3}})
+
+
 def park_for_children(engine: Engine) -> Call:
     call = adopt_children(engine)
     send(engine, call)
@@ -414,6 +424,8 @@ SCENARIOS: list[Prepare] = [
     expect_children,
     last_child_ends,
     child_fails_parent,
+    child_ends_after_its_parent,
+    late_use,
     park_for_children,
     child_ends_with_parent_to_tell,
 ]
