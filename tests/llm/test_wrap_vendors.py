@@ -298,6 +298,35 @@ async def test_chats_of_google_are_metered(provider, model, plan, run):
     await vendor.close(client)
 
 
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "whole"])
+async def test_googles_own_retries_are_off_inside_of_a_job(provider, model, plan, run, is_stream):
+    genai = pytest.importorskip("google.genai")
+    plan(Behaviour(status=503), Behaviour(status=503), Behaviour(tokens=5))
+    http = {
+        "base_url": provider.url,
+        "api_version": "v1beta",
+        "retry_options": {"attempts": 4, "initial_delay": 0.01},
+    }
+    client, config = genai.Client(api_key="k", http_options=http), {"temperature": 0.5}
+    models = wrap(client).aio.models
+
+    async def handler(_job):
+        if not is_stream:
+            return (await models.generate_content(model=model, contents="x", config=config)).text
+        stream = await models.generate_content_stream(model=model, contents="x")
+        return "".join([part.text or "" async for part in stream])
+
+    ended = await run(handler, attempts=3, backoff=0.01)
+
+    assert ended.job.result == FIVE
+    assert ended.job.attempt == len(provider.calls(model=model)) == 3
+    plan(Behaviour(status=503), Behaviour(tokens=5))
+    assert await handler(None) == FIVE  # outside of a job they are as they were
+    assert len(provider.calls(model=model)) == 5
+    await client.aio.aclose()
+    client.close()
+
+
 # -- boto3: sync only ------------------------------------------------------------
 
 

@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from glidemq_llm._drivers import AsyncDriver
+from glidemq_llm._read import fields
 from glidemq_llm.providers._chat_requests import gemini_request
 from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
     stream_async,
     stream_sync,
+    unchanged,
     whole_async,
     whole_sync,
 )
@@ -26,10 +28,7 @@ CHAT_API = "gemini"
 
 
 def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
-    """A metered copy of the client: the same class, sharing its connections.
-
-    The SDK retries only what its `http_options` say; leave `retry_options` out, so that the queue retries.
-    """
+    """A metered copy of the client: the same class, sharing its connections."""
     provider = "google-vertex" if getattr(client, "vertexai", False) else "google"
     wrapping = Wrapping(provider=provider, settings=settings, job=job)
     models = _metered(client.models, wrapping)
@@ -65,8 +64,10 @@ def _metered(models: Any, wrapping: Wrapping) -> Any:
     Where the SDK calls functions by itself, one `generate_content` is several requests: each is metered, by the methods
     that send one.
     """
-    text = Meter(wrapping=wrapping, api=CHAT_API)
-    vectors = Meter(wrapping=wrapping, api=CHAT_API, is_text=False)
+    retries = fields(models._api_client._http_options).get("retry_options")  # noqa: SLF001
+    change = _sent_once if retries and not wrapping.settings.sdk_retries else unchanged
+    text = Meter(wrapping=wrapping, api=CHAT_API, change=change)
+    vectors = Meter(wrapping=wrapping, api=CHAT_API, change=change, is_text=False)
     whole, stream = _sender(models, "generate_content"), _sender(models, "generate_content_stream")
     is_async = inspect.iscoroutinefunction(models.generate_content)
     meter_whole = whole_async if is_async else whole_sync
@@ -77,6 +78,26 @@ def _metered(models: Any, wrapping: Wrapping) -> Any:
         "embed_content": meter_whole(models.embed_content, vectors),
     }
     return copy_with(models, **replaced)
+
+
+def _sent_once(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that is not retried, whatever its client has been told."""
+    from google.genai import types
+
+    config = arguments.get("config")
+    once = {"retry_options": types.HttpRetryOptions(attempts=1)}
+    options = _with(fields(config).get("http_options"), once)
+    return {
+        **arguments,
+        "config": _with(config, {"http_options": types.HttpOptions.model_validate(options)}),
+    }
+
+
+def _with(given: Any, changes: dict[str, Any]) -> Any:
+    """What the SDK takes as a dict or as an object, changed."""
+    if hasattr(given, "model_copy"):
+        return given.model_copy(update=changes)
+    return {**fields(given), **changes}
 
 
 def _attach(stream: Any, driver: AsyncDriver) -> Any:
