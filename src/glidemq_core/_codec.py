@@ -5,7 +5,7 @@ dates and bytes as text, keys as text) or is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
@@ -107,3 +107,8 @@ def checked_text(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise InvalidOption(field, value, "not a text")
     return sound_text(value)
+
+
+def texts_of(flat: Sequence[bytes]) -> dict[str, str]:
+    """A mapping from a flat reply [name, value, name, value, ...]."""
+    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ._ledger import (
     Admitted,
@@ -20,7 +20,6 @@ from ._ledger import (
     Settled,
     TurnedAway,
     Waiter,
-    Wake,
 )
 from ._run import in_thread
 from ._waiting import Waiting
@@ -247,15 +246,13 @@ class Gate:
         for call in self._unanswered & self.open_calls:
             await self.settle(call, tokens={}, costs={}, unused=True)
         if self.open_calls:
-            await relay_wakes(
-                self._host.client, self.ledger, await self.ledger.lapse(self._run.key)
-            )
+            await self.ledger.relay(await self.ledger.lapse(self._run.key))
             self.open_calls.clear()
 
     async def _settle(self, call: str) -> None:
         settled = await self._unsettled[call]()
         self._unsettled.pop(call, None)
-        await relay_wakes(self._host.client, self.ledger, settled.wakes)
+        await self.ledger.relay(settled.wakes)
 
     async def _note_ledger(self) -> None:
         """Limits that the job does not name: tell the queue where a lost lease has to be told, before anything is held."""
@@ -303,16 +300,3 @@ class Gate:
 
     async def _park(self, outcome: Delayed) -> None:
         await Waiting(self._run, self._host).park(outcome)
-
-
-async def relay_wakes(client: Any, ledger: LedgerClient, wakes: Sequence[Wake]) -> None:
-    """Tell queues that there is room for jobs of theirs, acknowledge that, and go on with what has come up meanwhile."""
-    while wakes:
-        for wake in wakes:
-            args: dict[str, object] = {
-                "on": f"{ledger.name}/{wake.budget}",
-                "generation": wake.generation,
-                "ids": list(wake.jobs),
-            }
-            await client.call("job_unpark", wake.queue_root, args)
-        wakes = (await ledger.upkeep([wake.entry for wake in wakes])).wakes

@@ -26,7 +26,7 @@ class Journal:
     """
 
     def __init__(self, flat: list[bytes]) -> None:
-        pairs = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        pairs = _codec.texts_of(flat)
         self._entries = {key: text for key, text in pairs.items() if not key.startswith("?")}
         self._begun = {key[1:]: text for key, text in pairs.items() if key.startswith("?")}
         # A wait that was begun is where the last run stopped; a paid step that was begun may have to run again.

@@ -315,6 +315,18 @@ class LedgerClient:
         turned = await self._turn_windows(now, windows)
         return Upkeep(_wakes(sent) + turned, bool(more))
 
+    async def relay(self, wakes: Sequence[Wake]) -> None:
+        """Tell queues that there is room for jobs of theirs, acknowledge that, and go on with what came up meanwhile."""
+        while wakes:
+            for wake in wakes:
+                args: dict[str, object] = {
+                    "on": f"{self.name}/{wake.budget}",
+                    "generation": wake.generation,
+                    "ids": list(wake.jobs),
+                }
+                await self._client.call("job_unpark", wake.queue_root, args)
+            wakes = (await self.upkeep([wake.entry for wake in wakes])).wakes
+
     async def budget(self, id: str) -> BudgetState | None:
         """A budget now; None if there is none."""
         now, (found,), _ = await self._get([id], [])

@@ -7,7 +7,6 @@ import logging
 from typing import Final
 
 from ._client import Client
-from ._gate import relay_wakes
 from ._ledger import LedgerClient
 from .errors import GlideMQError
 
@@ -52,7 +51,7 @@ class Ledgers:
                     more = True
                     while more:
                         done = await ledger.upkeep()
-                        await relay_wakes(self._client, ledger, done.wakes)
+                        await ledger.relay(done.wakes)
                         more = done.more
                 except GlideMQError as error:
                     logger.warning("upkeep of ledger %s: %s", ledger.name, error)

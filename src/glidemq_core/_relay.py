@@ -11,8 +11,7 @@ from typing import Any, Final, cast
 
 from . import _keys
 from ._client import Client
-from ._codec import dumps, loads
-from ._gate import relay_wakes
+from ._codec import dumps, loads, texts_of
 from ._ledger import LedgerClient
 from ._units import to_nano
 from .errors import GlideMQError, JobNotFound
@@ -47,7 +46,7 @@ class Relay:
         try:
             while entries := await self._read():
                 for _, flat in entries:
-                    await self._relay(_texts(flat))
+                    await self._relay(texts_of(flat))
                 ids = [entry_id.decode() for entry_id, _ in entries]
                 await self._client.call("outbox_ack", self._root, {"ids": ids})
         except GlideMQError as error:
@@ -107,9 +106,9 @@ class Relay:
         """A run was lost: settle the calls that it has booked on its job, then end what it has left open."""
         ledger = LedgerClient(self._client, entry["ledger"])
         fields, usage, *_ = await self._client.call("job_get", self._root, {"id": entry["job"]})
-        options = cast("dict[str, Any]", loads(_texts(fields).get("options") or "{}"))
+        options = cast("dict[str, Any]", loads(texts_of(fields).get("options") or "{}"))
         run = int(entry["run"].removeprefix(f"{entry['job']}/").partition(".")[0])
-        for name, text in _texts(usage).items():
+        for name, text in texts_of(usage).items():
             if not name.startswith("call:"):
                 continue
             call = cast("dict[str, Any]", loads(text))
@@ -121,8 +120,8 @@ class Relay:
                     costs={name: to_nano(cost, name) for name, cost in call["costs"].items()},
                     budgets=options.get("budgets", ()),
                 )
-                await relay_wakes(self._client, ledger, settled.wakes)
-        await relay_wakes(self._client, ledger, await ledger.lapse(entry["run"]))
+                await ledger.relay(settled.wakes)
+        await ledger.relay(await ledger.lapse(entry["run"]))
 
     async def _bury(self, entry: dict[str, str]) -> None:
         """Add the copy of a failed job to the dead-letter queue, under an id that makes a repeat the same copy."""
@@ -163,10 +162,6 @@ class Relay:
         if entry["state"] != "completed":
             args["error"] = _error_of_child(parent["key"], entry)
         await self._client.call("child_ended", _keys.root_of(parent["queue"]), args)
-
-
-def _texts(flat: list[bytes]) -> dict[str, str]:
-    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
 
 def _error_of_child(key: str, entry: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, Self, cast
 
 from . import _keys, options
 from ._client import Client, release_client, shared_client
-from ._codec import dumps, loads
+from ._codec import dumps, loads, texts_of
 from ._own_budgets import OF_FLOW, open_own
 from ._target import Target, resolve
 from .budget import Budget
@@ -333,7 +333,7 @@ def _dependents_first(jobs: Mapping[str, FlowJob], edges: Mapping[str, Sequence[
 
 def ends_of(flat: Sequence[bytes]) -> dict[str, ChildEnd]:
     """The children of a `job_children` reply that have ended, by key."""
-    pairs = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+    pairs = texts_of(flat)
     ends: dict[str, ChildEnd] = {}
     for name, text in pairs.items():
         if not name.endswith(":end"):

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, cast
 
 from . import _keys, options
 from ._adopting import adopt
-from ._codec import as_type, dumps, loads
+from ._codec import as_type, dumps, loads, texts_of
 from ._keys import new_id
 from ._ledger import LedgerClient
 from ._own_budgets import drop_unused, open_own, own_of, with_own
@@ -188,7 +188,11 @@ class Queue(QueueReader):
         if not fields:
             return None
         return job_of(
-            id, _texts(fields), _texts(usage), [text.decode() for text in errors], score.decode()
+            id,
+            texts_of(fields),
+            texts_of(usage),
+            [text.decode() for text in errors],
+            score.decode(),
         )
 
     async def jobs(self, state: State, *, start: int = 0, limit: int = 100) -> list[Job]:
@@ -422,7 +426,3 @@ class Queue(QueueReader):
 
     def __repr__(self) -> str:
         return f"<Queue {self.name!r}>"
-
-
-def _texts(flat: Sequence[bytes]) -> dict[str, str]:
-    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
