@@ -15,6 +15,9 @@ async def write(job):
     if job.data == "park":
         await job.wait_for_signal("go")
     await job.stream_chunk("content", "hello")
+    if job.data == "fail":
+        await job.reset_stream("fallback", call="c")
+        await job.stream_chunk("content", "hello again")
     await job.log("line")
     await job.report_usage(model="m", tokens={"input": 3}, costs={"total": "0.5"})
     if job.data == "spend":
