@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 from typing import Annotated
 
 import typer
 
-from . import Ledger
-from ._cli_tools import AsJson, LedgerName, Url, fail, moment, on_ledger, print_json, print_table
+from . import BudgetState, Ledger
+from ._cli_tools import (
+    AsJson,
+    LedgerName,
+    Url,
+    fail,
+    figure,
+    moment,
+    on_ledger,
+    print_json,
+    print_table,
+)
 
 BudgetId = Annotated[str, typer.Argument(metavar="BUDGET")]
 
@@ -36,14 +47,7 @@ def budget_show(
     if as_json:
         print_json(state)
         return
-    rows: list[list[str]] = []
-    for name, cap in state.caps.items():
-        limit = "" if cap.limit is None else f"{cap.limit:,f}"
-        parts = (cap.used, cap.reserved, cap.unverified)
-        rows.append([name, limit, *(f"{part:,f}" if part else "0" for part in parts)])
-    print_table(("cap", "limit", "used", "reserved", "unverified"), rows)
-    end = f", until {state.window_end:%Y-%m-%d %H:%M %Z}" if state.window_end else ""
-    print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")
+    _print_state(state)
 
 
 @budget_app.command("history")
@@ -65,7 +69,9 @@ def budget_history(
         return
     rows: list[list[str]] = []
     for entry in entries:
-        changes = ", ".join(f"{name} {gained:+,f}" for name, gained in entry.changes.items())
+        changes = ", ".join(
+            f"{name} {Decimal(gained):+,f}" for name, gained in entry.changes.items()
+        )
         rows.append([entry.id, moment(entry.at), entry.kind, entry.call, changes, entry.note])
     print_table(("id", "at", "kind", "call", "changes", "note"), rows)
 
@@ -86,7 +92,7 @@ def budget_alerts(
     print_table(
         ("at", "budget", "cap", "percent", "used", "limit"),
         (
-            (moment(a.at), a.budget, a.cap, a.percent, f"{a.used:,f}", f"{a.limit:,f}")
+            (moment(a.at), a.budget, a.cap, a.percent, figure(a.used), figure(a.limit))
             for a in alerts
         ),
     )
@@ -101,21 +107,32 @@ def budget_raise(
     ledger: LedgerName = "main",
     url: Url = None,
 ) -> None:
-    """Give a budget new caps; those that are not named stay. Jobs that wait for room go on."""
+    """Give a budget new caps and print it; caps not named stay. Jobs that wait for room go on."""
     if tokens is None and cost is None:
         raise typer.BadParameter("give --tokens or --cost")
 
-    async def use(opened: Ledger) -> bool:
+    async def use(opened: Ledger) -> BudgetState | None:
         state = await opened.budget(budget)
         if state is None:
-            return False
+            return None
         new = state.as_budget()
         if tokens is not None:
             new = dataclasses.replace(new, max_total_tokens=tokens)
         if cost is not None:
             new = dataclasses.replace(new, max_total_cost=cost)
-        await opened.update_budget(budget, new)
-        return True
+        return await opened.update_budget(budget, new)
 
-    if not on_ledger(ledger, url, use):
+    raised = on_ledger(ledger, url, use)
+    if raised is None:
         fail(f"no budget {budget!r} in ledger {ledger!r}")
+    _print_state(raised)
+
+
+def _print_state(state: BudgetState) -> None:
+    rows: list[list[str]] = []
+    for name, cap in state.caps.items():
+        limit = "" if cap.limit is None else figure(cap.limit)
+        rows.append([name, limit, figure(cap.used), figure(cap.reserved), figure(cap.unverified)])
+    print_table(("cap", "limit", "used", "reserved", "unverified"), rows)
+    end = f", until {state.window_end:%Y-%m-%d %H:%M %Z}" if state.window_end else ""
+    print(f"on_exceeded: {state.on_exceeded}, waiting jobs: {state.waiting}{end}")

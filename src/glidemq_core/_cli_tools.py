@@ -8,11 +8,12 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from . import Ledger, Queue
@@ -68,9 +69,13 @@ def print_json(value: object, *, indent: int | None = 2) -> None:
     print(json.dumps(_plain(value), indent=indent, default=_text, ensure_ascii=False), flush=True)
 
 
+# What is copied into the next command stands in one piece.
+_WHOLE = {"id", "waits for"}
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print texts that others have written as they are: no markup, no control of the terminal."""
-    table = Table(*head)
+    """Print texts that others have written whole and as they are: no markup, no control of the terminal."""
+    table = Table(*(Column(one, overflow="fold", no_wrap=one in _WHOLE) for one in head))
     for row in rows:
         table.add_row(*(Text(_printable(cell)) for cell in row))
     # Folded to 80 columns, what is piped could not be searched.
@@ -80,6 +85,11 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def moment(at: datetime | None) -> str:
     """An instant for a table."""
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def figure(number: Decimal | int) -> str:
+    """A sum of tokens or of money for a table."""
+    return f"{Decimal(number):,f}"
 
 
 def _printable(value: object) -> str:

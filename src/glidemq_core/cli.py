@@ -38,6 +38,7 @@ from ._cli_tools import (
 )
 from .errors import GlideMQError, JobNotFound
 from .job import TERMINAL, Job, State
+from .stream import Chunk
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Jobs on Valkey.")
 server_app = typer.Typer(no_args_is_help=True, help="The embedded server of a folder.")
@@ -113,11 +114,11 @@ def list_jobs(
         print_json(jobs)
         return
     print_table(
-        ("id", "name", "attempt", "run", "created", "worker", "tokens", "cost", "error"),
+        ("id", "name", "attempt", "run", "created", "worker", "tokens", "cost", "reason", "error"),
         (
             (
                 *(job.id, job.name, job.attempt, job.run, moment(job.created_at), job.worker),
-                *(f"{job.usage.total_tokens:,}", _money(job)),
+                *(f"{job.usage.total_tokens:,}", _money(job), job.reason),
                 job.error.message if job.error else "",
             )
             for job in jobs
@@ -169,7 +170,7 @@ def stream(
             elif chunk.type == "content":
                 print(chunk.content, end="", flush=True)
             else:
-                print(f"\n[{chunk.type}]", file=sys.stderr)
+                print(f"\n[{_told(chunk)}]", file=sys.stderr)
 
     on(queue, url, use)
 
@@ -275,7 +276,14 @@ def signal(
 ) -> None:
     """Send a message to a job: its next wait for that name takes it."""
     value = parsed(data)
-    on(queue, url, lambda opened: opened.signal(id, name, value, signal_id=signal_id))
+
+    async def use(opened: Queue) -> Job | None:
+        await opened.signal(id, name, value, signal_id=signal_id)
+        return await opened.get(id)
+
+    job = on(queue, url, use)
+    if job is not None and job.state == "suspended":
+        print(f"kept for later: the job waits for {job.waits_for!r}", file=sys.stderr)
 
 
 # -- queues -----------------------------------------------------------------
@@ -402,6 +410,12 @@ def server_stop(folder: Folder = None) -> None:
 def _embedded() -> ModuleType:
     # Loaded only where it is used: its file locks are not there on every platform.
     return importlib.import_module(".embedded", __package__)
+
+
+def _told(chunk: Chunk) -> str:
+    fields = chunk.fields or {}
+    about = fields.get("name") or fields.get("model")
+    return " ".join(str(part) for part in (chunk.type, about, chunk.content) if part)
 
 
 def _money(job: Job) -> str:

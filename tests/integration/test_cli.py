@@ -103,7 +103,84 @@ async def test_waiting_job_is_listed_with_its_reason_and_signalled(url):
     (one,) = json.loads(listed.stdout)
     assert (one["job_id"], one["waits_for"], one["reason"]) == (job.id, "approve", "over $100")
     assert "over $100" in table.stdout
-    assert (sent.returncode, result) == (0, {"ok": True})
+    assert job.id in table.stdout
+    assert (sent.returncode, sent.stderr, result) == (0, "", {"ok": True})
+
+
+async def test_signal_that_nobody_waits_for_is_kept_and_says_so(url):
+    async def ask(job):
+        return (await job.wait_for_signal("approve/mail/1.1")).data
+
+    async with (
+        Queue("cli-other-signal", connection=url) as queue,
+        Worker(queue.name, ask, connection=url),
+    ):
+        job = await queue.add("n")
+
+        async def waits():
+            return await queue.suspended()
+
+        await eventually(waits)
+        sent = await asyncio.to_thread(glidemq, url, "signal", queue.name, job.id, "approve")
+
+    assert (sent.returncode, sent.stdout) == (0, "")
+    assert sent.stderr.strip() == "kept for later: the job waits for 'approve/mail/1.1'"
+
+
+async def test_list_says_who_runs_a_job_and_why_one_has_failed(url):
+    may_end = asyncio.Event()
+
+    async def run(job):
+        if job.data == "fail":
+            raise ValueError("a message that is " + "long " * 40)
+        await may_end.wait()
+
+    async with (
+        Queue("cli-list-more", connection=url) as queue,
+        Worker(queue.name, run, connection=url, concurrency=2, name="w") as worker,
+    ):
+        await queue.add("n")
+        failed = await queue.add("n", "fail")
+
+        async def both():
+            counts = await queue.counts()
+            return counts["active"] and counts["failed"]
+
+        await eventually(both)
+        active = await asyncio.to_thread(glidemq, url, "list", queue.name, "active")
+        ended = await asyncio.to_thread(glidemq, url, "list", queue.name, "failed")
+        known = json.loads(
+            (await asyncio.to_thread(glidemq, url, "workers", queue.name, "--json")).stdout
+        )
+        table = await asyncio.to_thread(glidemq, url, "workers", queue.name)
+        may_end.set()
+
+    assert worker.name in active.stdout
+    (line,) = [line for line in ended.stdout.split("\n") if failed.id in line]
+    assert "long " * 40 in line
+    assert [(one["name"], one["jobs"]) for one in known] == [(worker.name, 1)]
+    assert worker.name in table.stdout
+
+
+async def test_stream_tells_what_is_not_text_on_the_error_output(url):
+    async def talk(job):
+        await job.stream_chunk("tool_result", "found", name="look_up")
+
+    async with (
+        Queue("cli-told", connection=url) as queue,
+        Worker(queue.name, talk, connection=url),
+    ):
+        job = await queue.add("n")
+        shown = await asyncio.to_thread(glidemq, url, "stream", queue.name, job.id)
+
+    assert shown.stdout == ""
+    assert shown.stderr.split("\n") == [
+        "",
+        "[tool_result look_up found]",
+        "",
+        "[end completed]",
+        "",
+    ]
 
 
 async def test_what_runs_where_and_for_how_much_is_listed_and_all_of_it_stopped(url):

@@ -33,6 +33,8 @@ async def test_shown_budget_has_its_caps_and_what_is_used(url):
     assert shown["caps"]["tokens.input"]["used"] == 8
     assert Decimal(shown["caps"]["cost.total"]["used"]) == Decimal("1e-9")
     assert "0.000000001" in table
+    (tokens,) = [line for line in table.split("\n") if "tokens.input" in line]
+    assert [cell.strip() for cell in tokens.split("│")[2:5]] == ["", "8", "0"]
     assert "on_exceeded: pause, waiting jobs: 0, until" in table
 
 
@@ -44,6 +46,7 @@ async def test_raised_budget_keeps_what_was_not_named(url):
 
         state = await ledger.budget("b")
     assert (done.returncode, done.stderr) == (0, "")
+    assert "200" in done.stdout
     assert state is not None
     expected = dataclasses.replace(BUDGET, max_total_tokens=200, max_total_cost=Decimal("2.5"))
     assert state.as_budget().caps() == expected.caps()
@@ -65,6 +68,8 @@ async def test_history_tells_what_happened_newest_first(url):
     assert entries[0]["changes"]["tokens.input"] == 8
     assert (alert["budget"], alert["cap"], alert["percent"]) == ("b", "tokens.output", 50)
     assert "unreserved" in table
+    assert "tokens.input +8" in table
+    assert "+8.0" not in table
     assert "open" not in table
 
 
