@@ -102,9 +102,10 @@ def _route(entry: Mapping[str, Any], backends: Mapping[str, Backend]) -> Route:
     if stated is None and len(backends) == 1:
         only, backend = next(iter(backends.items()))
         return Route(backend=backend, provider=only, name=name, model=name, params=params)
-    known = ", ".join(sorted(backends))
     raise UnrecoverableError(
-        f"no client for model {name!r} (provider {stated!r}); there are {known}{missing_sdk(stated or prefix)}"
+        f"no client for model {name!r} of provider {stated or (prefix if slash else None)!r}: "
+        f"name it PROVIDER/MODEL, where the provider is one of "
+        f"{', '.join(sorted(backends))}{missing_sdk(stated or prefix)}"
     )
 
 

