@@ -136,13 +136,25 @@ class Executor:
         return _STOPPED.get(reason or "")
 
     def _failed(self, run: Run, error: BaseException) -> Outcome:
-        return outcomes.of_error(
+        outcome = outcomes.of_error(
             error,
             attempt=run.claim.attempt,
             options=run.options,
             backoffs=self._backoffs,
             fallback_index=run.claim.fallback_index,
         )
+        if isinstance(outcome, outcomes.Failed):
+            # Not its message, which may hold what was asked or answered.
+            logger.warning(
+                "job %s (%s) failed (%s, %s): see `glidemq get %s %s`",
+                run.id,
+                run.claim.name,
+                outcome.reason,
+                type(error).__name__,
+                self._host.queue,
+                run.id,
+            )
+        return outcome
 
 
 async def _close(gate: Gate) -> None:

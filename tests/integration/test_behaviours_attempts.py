@@ -454,3 +454,14 @@ async def test_fleets_with_short_and_long_locks_steal_nothing_from_each_other(qu
             await job.result(timeout=5)
     assert sorted(runs) == list(range(6))
     assert {(await job.snapshot()).stalled for job in jobs} == {0}
+
+
+async def test_failure_for_good_is_logged_without_what_the_error_says(queue, work, caplog):
+    async with work(Tries(error=lambda: ValueError("the prompt"))):
+        job = await queue.add("n", attempts=2, backoff=0.01)
+        await ended(job)
+
+    logged = [one.getMessage() for one in caplog.records if job.id in one.getMessage()]
+    assert logged == [
+        f"job {job.id} (n) failed (error, ValueError): see `glidemq get {queue.name} {job.id}`"
+    ]
