@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Final
 
 from glidemq_core._codec import sound_text
@@ -31,6 +32,16 @@ from glidemq_llm.translators import Translator, translator
 from glidemq_llm.usage import Usage, UsageAccumulator
 
 logger = logging.getLogger("glidemq_llm")
+
+
+@cache  # once for each model
+def _tell_unpriced(provider: str, model: str) -> None:
+    logger.warning(
+        "no price is known for %s/%s: no cap on money holds its calls (install glidemq-llm[prices], give "
+        "Pricing overrides, or refuse such calls with on_unpriced='deny')",
+        provider,
+        model,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +194,8 @@ class MeteredCall:
         tokens = {"input": input, "output": output}
         usage = Usage(tokens=tokens, model=self.model, provider=self.provider)
         cost = self.settings.pricing.quote(usage)
+        if cost is None:
+            _tell_unpriced(self.provider, self.model)
         return {
             "tokens": tokens,
             "costs": {"total": cost.total} if cost is not None else None,

@@ -420,3 +420,17 @@ def test_cut_answers_and_calls_without_usage_teach_nothing_of_length():
             call.settle(None)
 
     assert learned.usual_output("m") is None
+
+
+def test_money_cap_that_a_model_without_a_price_escapes_is_warned_of_once(caplog):
+    request = {**ASK, "model": "model-that-no-table-has"}
+
+    for _ in range(2):
+        new_call(request=request, pricing=Pricing()).reservation()
+        new_call().reservation()
+
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert warning.getMessage().startswith(
+        "no price is known for openai/model-that-no-table-has: no cap on money holds its calls"
+    )
