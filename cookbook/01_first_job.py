@@ -2,8 +2,8 @@
 
     python cookbook/01_first_job.py
 
-With OPENAI_API_KEY set it asks OpenAI; without, a small model on this machine (`make demo` installs it). The server
-is the embedded one, unless GLIDEMQ_URL names another.
+With OPENAI_API_KEY set it asks OpenAI; without, a small model on this machine, which `make demo` has installed in the
+repository's `.venv`. The server is the embedded one, unless GLIDEMQ_URL names another.
 """
 
 import asyncio

@@ -6,7 +6,8 @@
 
 The events carry the chunks' ids, so a browser that reconnects (EventSource does it by itself) sends the last one it saw
 as Last-Event-ID and misses nothing. After a `reset`, when an attempt or a model has failed half-way, the page takes back
-what no longer stands.
+what no longer stands. Stopping cancels the job; its readers are told by the stream's end. In production the worker is a process of
+its own (`docs/operating.md`), and the application opens its queue in FastAPI's `lifespan`.
 
 It prints:
 
@@ -14,6 +15,7 @@ It prints:
     second connection: the pull of the moon.
     ended as completed
     a forged position: 400
+    stopped: 200, of an unknown job: 404
 """
 
 import asyncio
@@ -27,7 +29,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 
-from glidemq_core import InvalidOption, Queue, Worker, sse
+from glidemq_core import InvalidOption, JobNotFound, Queue, Worker, sse
 
 WORDS = ["The", " tide", " is", " the", " pull", " of", " the", " moon", "."]
 queue = Queue("sse")
@@ -35,7 +37,7 @@ app = FastAPI()
 PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>An answer, live</title>
-<button id="ask">Ask</button> <output id="state"></output>
+<button id="ask">Ask</button> <button id="stop">Stop</button> <output id="state"></output>
 <p id="answer" style="white-space: pre-wrap"></p>
 <script>
 const at = id => document.getElementById(id);
@@ -61,7 +63,9 @@ function follow(job) {
   source.onerror = () => at("state").textContent = "reconnecting";
   source.onopen = () => at("state").textContent = "reading";
 }
-at("ask").onclick = async () => follow((await (await fetch("/jobs", {method: "POST"})).json()).id);
+let job;
+at("ask").onclick = async () => follow(job = (await (await fetch("/jobs", {method: "POST"})).json()).id);
+at("stop").onclick = () => job && fetch(`/jobs/${job}/stop`, {method: "POST"});
 </script>
 """
 
@@ -86,6 +90,16 @@ async def add() -> dict[str, str]:
 async def stream(id: str, request: Request) -> StreamingResponse:
     chunks = queue.stream(id, after=sse.last_event_id(request.headers))
     return StreamingResponse(sse.events(chunks), headers=dict(sse.HEADERS))
+
+
+@app.post("/jobs/{id}/stop")
+async def stop(id: str) -> dict[str, str]:
+    return {"stop": await queue.cancel(id)}
+
+
+@app.exception_handler(JobNotFound)
+async def unknown(request: Request, error: JobNotFound) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, status_code=404)
 
 
 @app.exception_handler(InvalidOption)
@@ -134,6 +148,10 @@ async def browse(client: httpx.AsyncClient) -> None:
 
     forged = await client.get(f"/jobs/{id}/stream", headers={"Last-Event-ID": "DROP TABLE"})
     print("a forged position:", forged.status_code)
+
+    id = (await client.post("/jobs")).json()["id"]
+    stopped, lost = [await client.post(f"/jobs/{one}/stop") for one in (id, "nobody")]
+    print(f"stopped: {stopped.status_code}, of an unknown job: {lost.status_code}")
 
 
 @asynccontextmanager

@@ -104,7 +104,7 @@ def _route(entry: Mapping[str, Any], backends: Mapping[str, Backend]) -> Route:
         return Route(backend=backend, provider=only, name=name, model=name, params=params)
     raise UnrecoverableError(
         f"no client for model {name!r} of provider {stated or (prefix if slash else None)!r}: "
-        f"name it PROVIDER/MODEL, where the provider is one of "
+        "name it PROVIDER/MODEL, where the provider is one of "
         f"{', '.join(sorted(backends))}{missing_sdk(stated or prefix)}"
     )
 

@@ -1,7 +1,6 @@
 """Every recipe runs as its reader runs it, and prints what it says it prints."""
 
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -44,8 +43,7 @@ def test_first_example_of_the_readme_runs_as_it_stands(url: str, tmp_path: Path)
     example = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert example
     script = tmp_path / "example.py"
-    body = textwrap.indent(example.group(1), "    ")
-    script.write_text(f"import asyncio\n\nasync def main():\n{body}\nasyncio.run(main())\n")
+    script.write_text(example.group(1))
 
     done = run(script, url)
 

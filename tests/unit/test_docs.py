@@ -61,6 +61,27 @@ def test_named_files_exist(page: Path):
     ] == []
 
 
+def test_index_has_every_document():
+    index = text_of(ROOT / "docs" / "README.md")
+    documents = [f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")]
+
+    assert [
+        name for name in documents if name != "docs/README.md" and f"`{name}`" not in index
+    ] == []
+
+
+def test_list_of_recipes_has_every_recipe():
+    listed = text_of(ROOT / "cookbook" / "README.md")
+    recipes = [
+        str(path.relative_to(ROOT / "cookbook"))
+        for path in (ROOT / "cookbook").rglob("*.py")
+        if not path.name.startswith("_")
+    ]
+
+    assert recipes
+    assert [name for name in recipes if f"]({name})" not in listed] == []
+
+
 def test_key_list_and_fsck_agree():
     listed = re.findall(r"^\| ((?:`:[\w:]+` ?)+)", text_of(ROOT / "docs" / "keys.md"), re.MULTILINE)
     keys = [name for row in listed for name in re.findall(r"`:([\w:]+)`", row) if name != "news"]
