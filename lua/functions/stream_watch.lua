@@ -9,13 +9,14 @@ local layout = require('lib.layout')
 local num = require('lib.num')
 
 local MAX = 256
+local AGAIN_MS = 5000 -- readers tell again within four seconds: until then nobody can say that they have gone
 
 local function stream_watch(keys, args)
   local root, now, count = keys[1], num.now(), 0
   for _, id in ipairs(arg.list(arg.map(args), 'ids', MAX)) do
     local key = layout.job(root, id)
     if redis.call('HEXISTS', key, 'unread_ms') == 1 then
-      redis.call('HSET', key, 'read_at', now)
+      redis.call('HSET', key, 'read_at', now + AGAIN_MS)
       count = count + 1
     end
   end

@@ -101,12 +101,14 @@ class Hub:
         self._dirty: dict[str, bool] = {}  # jobs to look at, and whether they may have ended
         self._news = asyncio.Event()
         self._told_at = float("-inf")
+        self._untold: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, job_id: str, after: str) -> Reader:
         """Start to read a stream after a chunk's id ("" from the beginning)."""
         reader = Reader(job_id, after)
         self._readers.setdefault(job_id, []).append(reader)
+        self._untold.add(job_id)
         await self._look_at(job_id)
         return reader
 
@@ -186,8 +188,8 @@ class Hub:
             if not self._dirty:
                 await self._wait_for_news()
             try:
-                await self._tell_readers()
                 await self._read_dirty()
+                await self._tell_readers()
             except ConnectionLost as error:
                 logger.warning("readers of %s wait for the server: %s", self._root, error)
                 await asyncio.sleep(_SILENCE / 4)
@@ -204,10 +206,10 @@ class Hub:
     async def _tell_readers(self) -> None:
         """Let jobs that stop when nobody reads them know that somebody does."""
         now = asyncio.get_running_loop().time()
-        if not self._readers or now < self._told_at + _SILENCE:
-            return
-        self._told_at = now
-        ids = list(self._readers)
+        ids = list(self._untold & self._readers.keys())
+        if now >= self._told_at + _SILENCE:
+            ids, self._told_at = list(self._readers), now
+        self._untold.clear()
         for start in range(0, len(ids), _CALL_JOBS):
             part = ids[start : start + _CALL_JOBS]
             await self._client.call("stream_watch", self._root, {"ids": part})

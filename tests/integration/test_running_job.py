@@ -56,7 +56,8 @@ async def test_job_that_nobody_reads_is_cancelled(queue, work):
             await job.result(timeout=10)
 
 
-async def test_job_that_is_read_goes_on(queue, work):
+@pytest.mark.parametrize("patience", [0.4, 3])
+async def test_job_that_is_read_goes_on(queue, work, patience):
     beats = 0
 
     async def handler(job):
@@ -68,7 +69,7 @@ async def test_job_that_is_read_goes_on(queue, work):
         return beats
 
     async with work(handler, lock_duration=0.3):
-        job = await queue.add("n", stop_when_no_readers=3)
+        job = await queue.add("n", stop_when_no_readers=patience)
         chunks = [chunk async for chunk in job.stream()]
 
         assert chunks[-1].content == "completed"
