@@ -1,5 +1,5 @@
 --- ledger_feedback: what the end of a call tells its limiters: what it really took, and how the other side fares.
--- Multiplicative decrease once per round trip, additive increase with time and success, as TCP does.
+-- Multiplicative decrease once per round trip, as TCP does; increase with time and success, by a share of the cap.
 local breaker = require('lib.breaker')
 local configured = require('lib.ledger_conf')
 local ledger = require('lib.ledger')
@@ -10,9 +10,8 @@ local feedback = {}
 local FULL = 1000
 local LOWEST = 50
 local CUT = 700
-local MAX_GROWTH = 50
-local MIN_GROWTH = 5
-local GROWTH_MS = 100 -- a thousandth of the cap for every tenth of a second: 1 % a second
+local MAX_GROWTH = 0.25
+local GROWTH_MS = 10000 -- a tenth of the cap a second: from a tenth of the limits to nine tenths in 22 s
 local SMOOTH = 8
 local MAX_HOLD_MS = 600000
 
@@ -26,8 +25,8 @@ local function cut(state, admitted_at, retry_after, now)
 end
 
 local function grow(state, now)
-  local since = math.floor((now - state.grown) / GROWTH_MS)
-  state.cap = math.min(FULL, state.cap + math.min(MAX_GROWTH, math.max(MIN_GROWTH, since)))
+  local share = math.min(MAX_GROWTH, math.max(0, now - state.grown) / GROWTH_MS)
+  state.cap = math.min(FULL, state.cap * (1 + share))
   state.grown = now
 end
 

@@ -82,12 +82,13 @@ function limiter.rate_wait(state, conf, amounts, now, is_due)
 end
 
 --- The slot of a caller who can't pass before now + wait: after all promised before, by what he will take.
+-- Slots are spaced by the configured limits: at a lowered cap they would outlast it, and hold up all behind them.
 function limiter.rate_slot(state, conf, amounts, now, wait, is_due)
   local spacing = #conf.axes == 0 and PLAIN_SPACING_MS or 1
   for _, axis in ipairs(conf.axes) do
     -- Estimates are higher than what is used, and the difference comes back: `ratio` is what they are worth.
     local worth = axis.count and FULL or state.ratio
-    local taken = amounts[axis.axis] * axis.period_ms / limiter.effective(state, axis.limit)
+    local taken = amounts[axis.axis] * axis.period_ms / axis.limit
     spacing = math.max(spacing, math.ceil(taken * worth / FULL))
   end
   if is_due and wait <= spacing then
@@ -99,7 +100,7 @@ end
 
 --- The slot of a caller who met all places taken: as places come free, as far as is known.
 function limiter.busy_slot(state, conf, now)
-  local spacing = math.max(10, math.ceil(state.hold / limiter.effective(state, conf.concurrency)))
+  local spacing = math.max(10, math.ceil(state.hold / conf.concurrency))
   state.queue = math.max(now, state.queue) + spacing
   return state.queue
 end

@@ -234,6 +234,18 @@ def agent(journal: Journal, port: int) -> Any:
     return agent_handler({"openai": client}, [look])
 
 
+def limited_chat(port: int) -> Any:
+    """A chat job whose model has one place, by the settings of the wrapped client alone."""
+    from openai import AsyncOpenAI
+
+    from glidemq_core import Throttle
+    from glidemq_llm import MeterSettings, chat_handler
+
+    client = AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="-")
+    settings = MeterSettings(limits={"openai": Throttle(concurrency=1)})
+    return chat_handler({"openai": client}, settings=settings)
+
+
 async def work(settings: dict[str, Any]) -> None:
     """One worker, until it is told to stop."""
     from glidemq_core import Worker, _glide_setup
@@ -246,7 +258,8 @@ async def work(settings: dict[str, Any]) -> None:
     handlers["thread"] = thread_handler(journal)
     if "FAKE_PROVIDER_PORT" in os.environ:
         port = int(os.environ["FAKE_PROVIDER_PORT"])
-        handlers |= paying(journal, port) | {"agent": agent(journal, port)}
+        handlers |= paying(journal, port)
+        handlers |= {"agent": agent(journal, port), "limited_chat": limited_chat(port)}
     worker = Worker(settings["queue"], handlers, connection=settings["url"], **settings["worker"])
     journal.note("up", worker=worker.name)
     await worker.run()

@@ -274,25 +274,61 @@ def test_cap_never_falls_below_a_twentieth(ledger: LedgerEngine):
     assert ledger.limiter()[0]["cap"] == 50
 
 
-def test_success_raises_the_cap_again_by_a_percent_a_second(ledger: LedgerEngine):
+@pytest.mark.parametrize("pace", [50, 500, 2000])
+def test_success_raises_the_cap_again_by_a_tenth_a_second_whatever_the_rate(
+    ledger: LedgerEngine, pace: int
+):
     limit = throttle(rpm=(60_000, 6000))
-    for n in range(10):
+    for n in range(7):
         ledger.limited(f"j/1/{n}", 0, limit)
         ledger.advance(10)
         ledger.settle(f"j/1/{n}", outcome="limited")
         ledger.advance(10)
     low = ledger.limiter()[0]["cap"]
     seen = []
-    for n in range(110):
+    for n in range(34_000 // pace):
         ledger.limited(f"k/1/{n}", 0, limit)
-        ledger.advance(1000)
+        ledger.advance(pace)
         ledger.settle(f"k/1/{n}", outcome="ok")
         seen.append(ledger.limiter()[0]["cap"])
 
     assert low < 100
     assert seen == sorted(seen)
-    assert seen[49] - low >= 490, "after fifty seconds it is up by half"
+    assert seen[1000 // pace] < low * 1.5
+    assert 2.3 * low < seen[10_000 // pace] < 3.3 * low
     assert seen[-1] == 1000
+
+
+def test_first_success_after_a_long_silence_raises_the_cap_by_a_quarter(ledger: LedgerEngine):
+    limit = throttle(rpm=(60_000, 6000))
+    ledger.limited("j/1/1", 0, limit)
+    ledger.settle("j/1/1", outcome="limited")
+    ledger.limited("j/1/2", 0, limit)
+    ledger.advance(300_000)
+
+    ledger.settle("j/1/2", outcome="ok")
+
+    assert ledger.limiter()[0]["cap"] == 875
+
+
+@pytest.mark.parametrize("conf", [{"rpm": (6000, 20)}, {"concurrency": 20}])
+def test_slots_promised_at_a_lowered_cap_are_as_close_as_without(
+    ledger: LedgerEngine, conf: dict[str, Any]
+):
+    limit = throttle(**conf)
+    for n in range(10):
+        ledger.limited(f"j/1/{n}", 0, limit)
+        ledger.advance(200)
+        ledger.settle(f"j/1/{n}", outcome="limited")
+        ledger.advance(200)
+
+    replies = [ledger.limited(f"k{n}/1/1", 0, limit) for n in range(60)]
+
+    waits = [told(reply)[1] for reply in replies if reply != ["ok"]]
+    state, _ = ledger.limiter()
+    spacing = state["hold"] / 20 if "concurrency" in conf else 10  # ms
+    assert state["cap"] == 50
+    assert near(waits[-1] - waits[0], spacing * (len(waits) - 1), 2 * SLACK)
 
 
 def test_what_the_other_side_says_is_left_lowers_and_never_raises(ledger: LedgerEngine):
