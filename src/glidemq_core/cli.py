@@ -454,7 +454,17 @@ def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
     if not name:
         raise typer.BadParameter(f"{path!r} is not module:name", param_hint="HANDLER")
-    return getattr(importlib.import_module(module), name)
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # of something that it imports
+        raise typer.BadParameter(
+            f"there is no module {error.name!r} here", param_hint="HANDLER"
+        ) from error
+    if not hasattr(found, name):
+        raise typer.BadParameter(f"module {module!r} has no {name!r}", param_hint="HANDLER")
+    return getattr(found, name)
 
 
 if __name__ == "__main__":

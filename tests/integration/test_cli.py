@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from glidemq_core import Ledger, Queue, Throttle, Worker
 from tests.harness.processes import eventually
 
@@ -274,6 +276,20 @@ def test_unknown_job_is_one_line_and_exit_code_1(url):
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.strip() == "glidemq: no job 'nobody' in queue 'cli-unknown'"
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [("absent:shout", "no module 'absent'"), ("handlers:absent", "has no 'absent'")],
+)
+def test_handler_that_is_not_there_is_named_without_a_traceback(url, tmp_path, handler, problem):
+    (tmp_path / "handlers.py").write_text(HANDLER)
+
+    done = glidemq(url, "worker", "cli-absent", handler, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert problem in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_data_that_is_not_json_is_refused(url):
