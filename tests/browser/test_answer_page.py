@@ -119,6 +119,19 @@ async def test_cut_connection_goes_on_after_the_last_chunk_seen(site: Site, page
     assert site.resumed[1] > ""
 
 
+async def test_stop_button_ends_the_job_and_keeps_what_came(page: Any, url: str):
+    async def answer(job):
+        await job.stream_chunk("content", "The tide ")
+        await asyncio.Event().wait()
+
+    async with worker(answer, url):
+        await page.click("#ask")
+        await shows(page, "answer", "The tide ")
+        await page.click("#stop")
+        await shows(page, "state", "cancelled")
+        await shows(page, "answer", "The tide ")
+
+
 async def test_what_a_lost_run_wrote_is_taken_back(site: Site, page: Any, url: str):
     go_on = asyncio.Event()
     gone = asyncio.Event()
