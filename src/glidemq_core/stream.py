@@ -114,13 +114,29 @@ def standing(chunks: Iterable[Chunk], *, keep_resets: bool = False) -> list[Chun
 
 
 def _before(kept: list[Chunk], reset: Chunk) -> list[Chunk]:
-    """What a reset leaves: all up to a chunk, or all before the start of one model call."""
+    """What a reset leaves: all up to a chunk, or all but what one model call has written."""
     facts = reset.fields or {}
     if "call" in facts:
-        starts = [i for i, one in enumerate(kept) if _is_start(one, facts["call"])]
-        return kept[: starts[-1]] if starts else kept
+        return _without(kept, facts["call"])
     upto = _order(str(facts.get("keep_upto", "0")))
     return [one for one in kept if _order(one.id) <= upto]
+
+
+def _without(kept: list[Chunk], call: object) -> list[Chunk]:
+    """All but what a model call has written since it (last) started. A chunk is of the call that it names, else of the
+    one whose `start` came last.
+    """
+    starts = [i for i, one in enumerate(kept) if _is_start(one, call)]
+    if not starts:
+        return kept
+    left, latest = kept[: starts[-1]], call
+    for chunk in kept[starts[-1] + 1 :]:
+        named = (chunk.fields or {}).get("call", latest)
+        if chunk.type == "start":
+            latest = named
+        if named != call:
+            left.append(chunk)
+    return left
 
 
 def _is_start(chunk: Chunk, call: object) -> bool:

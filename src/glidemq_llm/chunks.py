@@ -12,8 +12,11 @@ same for every vendor.
 | citation | JSON | |
 | usage | JSON of the usage | status |
 | error | message | category, code, retryable |
-| reset | reason | call, attempt: drop everything since the matching start |
+| reset | reason | call, attempt: drop what the call has written since its start |
 | done | finish reason | call, raw |
+
+All of them have the stream's own `epoch` and `seq`. While several calls of one job answer at the same time, each chunk has
+its `call`; one without belongs to the `start` before it.
 
 The pieces of one vendor's events are made by `glidemq_llm.translators`; `start`, `usage`, `reset`
 and `done` belong to whoever runs the call.

@@ -17,6 +17,7 @@ from typing import Any, Final
 from glidemq_core._codec import sound_text
 from glidemq_core.errors import BudgetExceeded
 from glidemq_core.throttle import Throttle
+from glidemq_llm import _together
 from glidemq_llm._answers import failure_of, is_empty, read_answer
 from glidemq_llm._read import fields, text
 from glidemq_llm._request import choices, thinking_budget
@@ -81,6 +82,7 @@ class MeteredCall:
         self.is_settled = False
         self.is_sent = False
         self.has_begun = False
+        self.has_company = False
         self._failure: Piece | None = None
         self._attempt = attempt
         # There an index tells alternative answers apart, elsewhere the parts of one.
@@ -219,7 +221,9 @@ class MeteredCall:
         if self._failure is not None:  # settling writes it
             pieces = [piece for piece in pieces if piece.type != _ERROR]
         shown = self._shown(pieces)
-        return shown if self.has_begun else self._begin(shown)
+        if not self.has_begun:
+            return self._begin(shown)
+        return self._named(shown) if self.has_company else shown
 
     def take(self, response: object) -> list[Piece]:
         """Take in a whole answer; answers the pieces of it.
@@ -334,7 +338,8 @@ class MeteredCall:
             if self.settings.report and (usage.tokens or was_billed)
             else None
         )
-        pieces = self._last_pieces(usage, cost, error)
+        pieces = self._named(self._last_pieces(usage, cost, error))
+        _together.end(self)
         self.settlement = Settlement(pieces=pieces, report=report, usage=usage, cost=cost)
         return self.settlement
 
@@ -407,7 +412,14 @@ class MeteredCall:
         }
         if self._shrunk is not None:
             facts["max_tokens"] = str(self._shrunk)
-        return [Piece(ChunkType.START, "", facts), *pieces]
+        _together.begin(self)
+        return [Piece(ChunkType.START, "", facts), *self._named(pieces)]
+
+    def _named(self, pieces: list[Piece]) -> list[Piece]:
+        """Pieces that say whose they are, while others of the run answer at the same time."""
+        if not self.has_company:
+            return pieces
+        return [piece._replace(fields={**piece.fields, "call": self.call_id}) for piece in pieces]
 
     def _shown(self, pieces: list[Piece]) -> list[Piece]:
         self._pieces += pieces

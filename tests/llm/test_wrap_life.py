@@ -105,6 +105,42 @@ async def test_two_calls_at_once_are_two_calls(api, client, provider, model, pla
     assert len({call["call"] for call in ended.job.usage.calls}) == 2
 
 
+async def test_chunks_of_streams_at_the_same_time_say_whose_they_are(
+    api, client, provider, model, plan, run
+):
+    first, second = f"{model}-1", f"{model}-2"
+    provider.plan(first, Behaviour(tokens=4, faults={2: f"gate:{first}"}))
+    provider.plan(second, Behaviour(tokens=4, faults={2: f"gate:{second}"}))
+    wrapped = wrap(client)
+
+    async def read(name, begun, others):
+        async for event in await api.stream(wrapped, name):
+            if api.text(event).startswith("t1"):
+                begun.set()
+                await others.wait()
+                await asyncio.to_thread(provider.open, name)
+
+    async def handler(_job):
+        one, two = asyncio.Event(), asyncio.Event()
+        await asyncio.gather(read(first, one, two), read(second, two, one))
+
+    ended = await run(handler)
+
+    starts = {chunk.fields["call"]: chunk.fields["model"] for chunk in ended.of("start")}
+    assert sorted(starts.values()) == [first, second]
+    texts = dict.fromkeys(starts, "")
+    latest = ""
+    for chunk in ended.chunks:
+        if chunk.type == "start":
+            latest = chunk.fields["call"]
+        elif chunk.type == "content":
+            texts[(chunk.fields or {}).get("call", latest)] += chunk.content
+    assert list(texts.values()) == ["t0 t1 t2 t3 "] * 2
+    last = [chunk for chunk in ended.of("content") if chunk.content.startswith(("t2", "t3"))]
+    assert {chunk.fields["call"] for chunk in last} == set(starts)
+    assert {chunk.fields["call"] for chunk in ended.of("usage")} == set(starts)
+
+
 async def test_outside_of_a_job_it_works_and_books_nothing(api, client, provider, model, plan):
     plan(Behaviour(tokens=5), Behaviour(tokens=5))
     wrapped = wrap(client)

@@ -39,7 +39,7 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
 
 
 def quiet(client: Any) -> Any:
-    """The client as it is: it does not retry unless it was told to."""
+    """The client as it is: its calls are sent with retries off."""
     return unwrapped(client)
 
 
@@ -50,7 +50,7 @@ def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dic
 
 async def send_chat(client: Any, request: dict[str, Any]) -> Any:
     """Send it; answers the SDK's stream."""
-    return await client.aio.models.generate_content_stream(**request)
+    return await client.aio.models.generate_content_stream(**_sent_once(request))
 
 
 def reading(stream: Any) -> tuple[Any, Any]:
