@@ -19,6 +19,7 @@ from .throttle import state_of as limiter_of
 _text: Final = msgspec.json.Encoder(order="sorted").encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _MAX_RENEWALS: Final = 3
+_DAY: Final = 86_400.0  # the longest reservation and the longest pause of a limiter
 
 Outcome: TypeAlias = Literal["ok", "limited", "error", "none"]
 Settlement: TypeAlias = Literal["settled", "late", "already", "booked", "refused"]
@@ -208,7 +209,7 @@ class LedgerClient:
             "limiters": [_limiter(conf) for conf in limiters],
             "tokens": dict(tokens),
             "costs": dict(costs),
-            "ttl_ms": max(1, to_ms(ttl)),
+            "ttl_ms": max(1, to_ms(min(ttl, _DAY))),
             "sent": sent,
         }
         if look:
@@ -240,7 +241,7 @@ class LedgerClient:
         """
         args: dict[str, object] = {"call": call, "tokens": dict(tokens), "costs": dict(costs)}
         if ttl is not None:
-            args["ttl_ms"] = to_ms(ttl)
+            args["ttl_ms"] = to_ms(min(ttl, _DAY))
         return _verdict(await self._call("ledger_extend", args), call)
 
     async def settle(
@@ -276,7 +277,7 @@ class LedgerClient:
         optional: dict[str, object] = {
             "unused": unused,
             "budgets": list(budgets),
-            "retry_after_ms": to_ms(retry_after),
+            "retry_after_ms": to_ms(min(retry_after, _DAY)),
             "remaining": dict(remaining or {}),
             "note": note,
         }

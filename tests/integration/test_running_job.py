@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from glidemq_core import Budget, InvalidOption, JobCancelled, JobFailed, Ledger, NewJob
+from glidemq_core import Budget, InvalidOption, JobCancelled, JobFailed, Ledger, NewJob, Throttle
 
 
 async def test_moved_job_starts_again_with_its_next_step_and_the_same_attempt(queue, work):
@@ -162,3 +162,23 @@ async def test_wrong_report_is_named_and_books_nothing_anywhere(queue, work, any
         budget = await ledger.budget(queue.name)
 
     assert ((await job.snapshot()).usage.tokens, budget.caps["total_tokens"].used) == ({}, 0)
+
+
+async def test_provider_that_asks_for_days_is_let_alone_for_one_and_its_call_is_booked(
+    queue, work, any_url
+):
+    async def handler(job):
+        await job.reserve("c", tokens={"input": 9}, timeout=10 * 86_400)
+        await job.report_usage(
+            model="m", tokens={"input": 5}, call="c", outcome="limited", retry_after=10 * 86_400
+        )
+
+    async with Ledger(connection=any_url) as ledger, work(handler):
+        await ledger.open_budget(queue.name, Budget(max_total_tokens=100))
+        limits = {queue.name: Throttle(rpm=100)}
+        await (await queue.add("n", budgets=[queue.name], limits=limits)).result(timeout=10)
+        total = (await ledger.budget(queue.name)).caps["total_tokens"]
+        limiter = await ledger.limiter_state(queue.name)
+
+    assert (total.used, total.reserved) == (5, 0)
+    assert 86_000 < limiter.blocked <= 86_400
