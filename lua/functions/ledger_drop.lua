@@ -1,13 +1,15 @@
 --- ledger_drop: let a budget go after a while (a flow's budget outlives its flow by days). Until then it works on.
+-- Who waits for it is woken, and told at the next refusal until when it is there.
 -- keys   1  root of the ledger
 -- args   1  map {id, after_ms: int}
 -- reply  1 done, 0 there is no such budget
 -- error  ARG
--- cost   O(1)
+-- cost   O(waiters)
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local ledger = require('lib.ledger')
 local num = require('lib.num')
+local wake = require('lib.ledger_wake')
 
 local OWNED = { 'entries', 'waiters', 'waits', 'woken' }
 
@@ -22,6 +24,10 @@ local function ledger_drop(keys, args)
   spec.gone_at = now + after
   ledger.put(tx, ledger.key(root, 'budget', id), spec, after)
   ledger.commit(tx)
+  local spend = budget.spends(root, { id }, { spec.start })[1]
+  repeat
+    local sent = wake.one(root, now, id, spec, spend, true)
+  until #sent == 0
   redis.call('PEXPIRE', budget.spend_key(root, id, spec.start), after)
   for _, kind in ipairs(OWNED) do
     redis.call('PEXPIRE', ledger.key(root, kind, id), after)

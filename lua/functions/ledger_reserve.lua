@@ -5,7 +5,8 @@
 --           costs: {name: nano}, ttl_ms, sent: bool, ticket?: str (who is promised a slot; default the call),
 --           waiter?: {queue: its root, job, since?: ms}, look?: bool (only ask: where it fits, nothing is set aside)}
 -- reply  packed [verdict, ...]: "ok"; "settled" (this call is over); "missing", budget;
---        "budget", {budget, cap, limit, used, reserved, asked, on}, generation (total_tokens in thousandths);
+--        "budget", {budget, cap, limit, used, reserved, asked, on, gone_in?: ms}, generation (total_tokens
+--        in thousandths);
 --        "throttled" | "open", limiter, ms to wait; "renew", now, [[budget, window, zone]] (see ledger_turn)
 -- error  ARG
 -- cost   O(budgets + limiters + overdue log n); at most 16 each

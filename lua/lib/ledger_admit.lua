@@ -23,6 +23,7 @@ function admit.ask_budgets(root, now, call)
     local refusal = budget.refusal(specs[i], spends[i], amounts)
     if refusal then
       refusal.budget, refusal.on = id, specs[i].on
+      refusal.gone_in = specs[i].gone_at > 0 and math.max(1, specs[i].gone_at - now) or nil
       if call.waiter and specs[i].on == 'pause' then
         waiters.add(root, now, id, call.waiter, amounts, budget.life(specs[i], specs[i].start, now))
       end

@@ -83,13 +83,13 @@ local function send(root, now, id, generation, chosen)
   return sent
 end
 
---- Wake who fits; answers the outbox entries written: [entry, queue, budget, generation, jobs by line].
-function wake.one(root, now, id, spec, spend)
+--- Wake who fits, or the first of all; answers the outbox entries: [entry, queue, budget, generation, jobs by line].
+function wake.one(root, now, id, spec, spend, everyone)
   if redis.call('ZCARD', ledger.key(root, 'waiters', id)) == 0
     or redis.call('XLEN', ledger.key(root, 'outbox')) >= MAX_OUTBOX then
     return {}
   end
-  local chosen = choose(root, now, id, spec, spend)
+  local chosen = everyone and waiters.heads(root, now, id, MAX_WAKES) or choose(root, now, id, spec, spend)
   if #chosen == 0 then
     return {}
   end

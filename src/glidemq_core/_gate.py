@@ -288,7 +288,7 @@ class Gate:
         if verdict.on_exceeded == "fail" or in_thread.get():
             raise verdict.error()
         on = f"{self.ledger.name}/{verdict.budget}"
-        await self._park(Delayed("budget", None, on, verdict.generation))
+        await self._park(Delayed("budget", verdict.gone_in, on, verdict.generation))
 
     async def _turned_away(self, verdict: TurnedAway) -> None:
         if verdict.wait <= _SHORT_WAIT:

@@ -37,6 +37,7 @@ class OverBudget:
     Attributes:
         limit, used, reserved, asked: As the error has them.
         on_exceeded: What the budget wants done: "fail" or "pause".
+        gone_in: Seconds until the budget is gone, if it was dropped: nobody wakes who waits for longer.
         generation: What the budget's was; if a waiter was named it is registered, and every wake from now on is later.
     """
 
@@ -48,6 +49,7 @@ class OverBudget:
     asked: int
     on_exceeded: Literal["fail", "pause"]
     generation: int
+    gone_in: float | None = None
 
     def error(self) -> BudgetExceeded:
         """The same as an error."""
@@ -408,6 +410,7 @@ def _over_budget(facts: Mapping[str, Any], generation: int) -> OverBudget:
         cap=facts["cap"],
         on_exceeded=facts["on"],
         generation=generation,
+        gone_in=facts["gone_in"] / 1000 if "gone_in" in facts else None,
         **numbers,
     )
 

@@ -128,7 +128,10 @@ class Ledger:
         return await (await self._open()).budget(_keys.check_id(id))
 
     async def drop_budget(self, id: str, *, after: Seconds = 7 * _DAY) -> bool:
-        """Let a budget go after a while; until then it works on. False: there is none."""
+        """Let a budget go after a while; until then it works on. False: there is none.
+
+        Jobs that still wait for room in it then fail, as all that name a budget that is not there.
+        """
         client = await self._open()
         return await client.drop(_keys.check_id(id), after=seconds(after, "after", low=0.001))
 

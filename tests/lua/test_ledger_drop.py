@@ -31,6 +31,7 @@ def test_dropped_budget_wakes_its_waiters_in_each_window_to_come(ledger: LedgerE
     ledger.reserve("j/1/1", 60)
     ledger.reserve("w/1/1", 60, waiter=waiter("w"))
     ledger.call("ledger_drop", id="b", after_ms=60_000)
+    ledger.reserve("w/1/1", 60, waiter=waiter("w"))  # it was woken
 
     ledger.advance(10_001)
 
@@ -51,10 +52,12 @@ def test_nothing_is_left_of_a_budget_that_is_gone(ledger: LedgerEngine):
     until = time.monotonic() + 5
     while "budget:b" in ledger.names():
         assert time.monotonic() < until
+    ledger.advance(501)
 
-    ledger.upkeep()
+    ledger.upkeep(ack=[entry for entry, *_ in ledger.upkeep()[3]])
 
-    assert ledger.names() <= {"entries:"}
+    assert ledger.names() <= {"entries:", "outbox"}
+    assert ledger.server.cmd("XLEN", f"{ledger.root}:outbox") == 0
 
 
 def test_unknown_budget_is_not_dropped(ledger: LedgerEngine):
@@ -64,3 +67,19 @@ def test_unknown_budget_is_not_dropped(ledger: LedgerEngine):
 def test_wrong_argument_is_refused(ledger: LedgerEngine):
     with pytest.raises(Refused, match="ARG"):
         ledger.call("ledger_drop", id="b", after_ms=0)
+
+
+def test_all_who_wait_for_a_dropped_budget_are_woken_and_told_until_when_it_is_there(
+    ledger: LedgerEngine,
+):
+    ledger.open(total=100, on="pause")
+    for name in ("v", "w"):
+        ledger.reserve(f"{name}/1/1", 160, waiter=waiter(name))
+
+    ledger.call("ledger_drop", id="b", after_ms=60_000)
+    ledger.advance(501)
+
+    ((_, _, name, generation, jobs),) = ledger.upkeep()[3]
+    assert (name, generation, jobs) == ("b", 1, "v\nw")
+    verdict, refusal, seen = ledger.reserve("v/1/1", 160, waiter=waiter("v"))
+    assert (verdict, 58_000 < refusal["gone_in"] < 59_500, seen) == ("budget", True, 1)

@@ -1,0 +1,32 @@
+"""Budgets that go while jobs wait for room in them."""
+
+from __future__ import annotations
+
+import pytest
+
+from glidemq_core import Budget, JobFailed, Ledger
+from tests.harness.processes import eventually
+
+
+@pytest.mark.parametrize("is_parked_first", [True, False])
+async def test_job_that_waits_for_a_budget_which_is_dropped_fails_and_does_not_wait_for_ever(
+    queue, work, any_url, is_parked_first
+):
+    async def spend(job):
+        async with job.llm_call("m", tokens={"input": 9}):
+            return
+
+    async def parked():
+        return (await queue.counts())["delayed"]
+
+    async with Ledger(queue.name, connection=any_url) as ledger, work(spend):
+        await ledger.open_budget("b", Budget(max_total_tokens=1, on_exceeded="pause"))
+        if not is_parked_first:
+            await ledger.drop_budget("b", after=2)
+        job = await queue.add("n", budgets=["b"], ledger=queue.name)
+        await eventually(parked)
+        if is_parked_first:
+            await ledger.drop_budget("b", after=1)
+
+        with pytest.raises(JobFailed, match="no budget of that id"):
+            await job.result(timeout=20)
