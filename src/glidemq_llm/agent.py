@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, cast
 
-from glidemq_core._units import Seconds
+from glidemq_core._keys import check_list
+from glidemq_core._units import Seconds, seconds, whole
 from glidemq_core.context import RunningJob
 from glidemq_core.errors import (
     BudgetExceeded,
@@ -92,11 +93,12 @@ def agent_handler(
         InvalidOption: As chat_handler; or a tool can't be told to a model, or one to approve is not there.
     """
     bound = bind(tools)
-    unknown = sorted(set(approve) - set(bound))
+    unknown = sorted(set(check_list(approve, "approve")) - set(bound), key=repr)
     if unknown:
         raise InvalidOption("approve", unknown[0], f"no such tool; there are {', '.join(bound)}")
-    if max_turns < 1:
-        raise InvalidOption("max_turns", max_turns, "below 1")
+    whole(max_turns, "max_turns", low=1)
+    if approval_timeout is not None:
+        seconds(approval_timeout, "approval_timeout")
     chat = Chat(
         backends=backends_of(clients),
         model=model,

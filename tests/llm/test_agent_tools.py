@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import threading
 from typing import Annotated, Any
 
@@ -254,8 +255,14 @@ def test_tools_are_looked_at_when_the_handler_is_made(clients_of_any_kind):
             agent_handler(clients_of_any_kind, tools)
     with pytest.raises(InvalidOption, match="approve.*no such tool; there are add"):
         agent_handler(clients_of_any_kind, [add], approve={"mail"})
-    with pytest.raises(InvalidOption, match="max_turns"):
-        agent_handler(clients_of_any_kind, [add], max_turns=0)
+    for turns in (0, 1.5, math.nan, True, None, "3"):
+        with pytest.raises(InvalidOption, match="max_turns"):
+            agent_handler(clients_of_any_kind, [add], max_turns=turns)
+    for names in ("add", 7, None):
+        with pytest.raises(InvalidOption, match="approve"):
+            agent_handler(clients_of_any_kind, [add], approve=names)
+    with pytest.raises(InvalidOption, match="approval_timeout"):
+        agent_handler(clients_of_any_kind, [add], approval_timeout=-1)
     with pytest.raises(InvalidOption, match="clients"):
         agent_handler({}, [add])
 
