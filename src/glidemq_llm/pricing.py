@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from glidemq_core._units import from_nano, to_nano
+from glidemq_core.errors import InvalidOption
 from glidemq_llm._rates import Number, Question, RateCard, genai_card, litellm_card, override_card
 from glidemq_llm.categories import is_input, price_fallback
 from glidemq_llm.errors import UnpricedModel
@@ -74,6 +75,9 @@ class Pricing:
             returns US dollars or None.
         litellm_prices: A file in the form of LiteLLM's price table, instead of the one inside an
             installed litellm.
+
+    Raises:
+        InvalidOption: A price is no amount of at least 0, or the policy is not known.
     """
 
     def __init__(
@@ -84,6 +88,11 @@ class Pricing:
         litellm_prices: Path | str | None = None,
     ) -> None:
         self.overrides = dict(overrides or {})
+        for model, prices in self.overrides.items():
+            for name, price in prices.items():
+                to_nano(price, f"overrides[{model!r}][{name!r}]")
+        if on_unpriced not in ("allow", "deny") and not callable(on_unpriced):
+            raise InvalidOption("on_unpriced", on_unpriced, "not 'allow', 'deny' or a function")
         self.on_unpriced = on_unpriced
         self.litellm_prices = Path(litellm_prices) if litellm_prices is not None else None
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypedDict, cast
 
+from glidemq_core._units import seconds, whole
 from glidemq_core.errors import InvalidOption
 from glidemq_core.throttle import Throttle
 from glidemq_llm.pricing import Pricing
@@ -72,13 +73,11 @@ class MeterSettings:
 
     def __post_init__(self) -> None:
         for name in ("first_event_timeout", "idle_timeout", "drain_timeout", "call_timeout"):
-            if not getattr(self, name) > 0:
-                raise InvalidOption(name, getattr(self, name), "not a time above 0")
-        if self.sdk_retries < 0:
-            raise InvalidOption("sdk_retries", self.sdk_retries, "below 0")
+            seconds(getattr(self, name), name, low=0.001)
+        whole(self.sdk_retries, "sdk_retries")
         for name in ("slice", "min_output", "default_output"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InvalidOption(name, getattr(self, name), "below 1")
+            if name != "slice" or self.slice is not None:
+                whole(getattr(self, name), name, low=1, high=10**9)
         for name, words in (("on_tight", ("refuse", "shrink")), ("on_cancel", ("close", "drain"))):
             if getattr(self, name) not in words:
                 raise InvalidOption(

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glidemq_core import InvalidOption
 from glidemq_core._units import from_nano, to_nano
 from glidemq_llm import Pricing, UnpricedModel, Usage, normalize_usage
 
@@ -357,3 +358,18 @@ def test_nano_dollars_are_rounded_up_once_per_call(tokens, price):
 def test_money_is_exact_at_the_edge():
     assert to_nano("0.0000000001", "cost") == 1
     assert from_nano(to_nano("1.23456789", "cost")) == Decimal("1.23456789")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"on_unpriced": "Deny"}, "on_unpriced"),
+        ({"on_unpriced": None}, "on_unpriced"),
+        ({"overrides": {"m": {"input": -1}}}, r"overrides\['m'\]\['input'\]"),
+        ({"overrides": {"m": {"input": "nan"}}}, "overrides"),
+        ({"overrides": {"m": {"input": "a dollar"}}}, "overrides"),
+    ],
+)
+def test_wrong_price_or_policy_is_named_before_any_call(wrong, field):
+    with pytest.raises(InvalidOption, match=field):
+        Pricing(**wrong)

@@ -18,6 +18,11 @@ WRONG = [
     ("call_timeout", float("nan")),
     ("sdk_retries", -1),
     ("slice", 0),
+    ("slice", 1.5),
+    ("default_output", float("nan")),
+    ("min_output", None),
+    ("call_timeout", None),
+    ("sdk_retries", "3"),
 ]
 
 
