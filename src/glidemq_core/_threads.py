@@ -47,6 +47,7 @@ class ThreadJob:
         self._mailbox = mailbox(loop)
         self._posted = 0
         self._refused: GlideMQError | None = None
+        self._stops: list[Callable[[], object]] = []
 
     def __getattr__(self, name: str) -> Any:
         """The facts of the job: id, name, data, attempt, run, cancelled, ...; and its other methods, blocking.
@@ -64,14 +65,17 @@ class ThreadJob:
 
     def write_chunks(self, chunks: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
         """See RunningJob.write_chunks. Most calls do not wait for the event loop, so that an error is the next one's."""
-        if self._job.cancelled:
-            raise RunStopped
+        self.check_stopped()
         if self._refused is not None:
             raise self._refused
         self._mailbox.post(self._write, list(chunks))
         self._posted += 1
         if self._posted % _POSTS == 0:
             self._do(self._job.room())
+
+    def write_last_chunks(self, chunks: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
+        """Append what ends a part of the stream, although the run may have been stopped."""
+        self._mailbox.post(self._write, list(chunks))
 
     def _write(self, chunks: list[tuple[str, str, Mapping[str, object]]]) -> None:
         try:
@@ -122,7 +126,7 @@ class ThreadJob:
 
         if options.get("salvage") is not None:
             options["salvage"] = in_this_thread(options["salvage"])
-        self._check()
+        self.check_stopped()
         work = self._job.step(name, in_this_thread(function), *args, **options)
         done = asyncio.run_coroutine_threadsafe(work, self._loop)
         done.add_done_callback(lambda _: calls.put(None))
@@ -151,7 +155,7 @@ class ThreadJob:
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         try:
-            self._check()
+            self.check_stopped()
         except RunStopped:
             work.close()
             raise
@@ -161,9 +165,19 @@ class ThreadJob:
         """What has to be done although the run may have been stopped."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def _check(self) -> None:
+    def check_stopped(self) -> None:
+        """Raise RunStopped if the run was stopped, as the other methods do."""
         if self._job.cancelled:
             raise RunStopped
+
+    def on_stop(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called on the event loop when the run is stopped: to end what its thread waits for."""
+        self._stops.append(callback)
+
+    def stopped(self) -> None:
+        """Run the callbacks of `on_stop`, once. `run_in_thread` does this."""
+        while self._stops:
+            self._stops.pop()()
 
     def _answer(self, done: concurrent.futures.Future[T]) -> T:
         try:
@@ -218,6 +232,8 @@ async def run_in_thread(function: Callable[[Any], object], job: RunningJob) -> o
         except asyncio.CancelledError:
             if done.done():
                 raise
+            if job.cancelled:
+                blocking.stopped()
 
 
 def _outcome_of(function: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:

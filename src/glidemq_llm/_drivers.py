@@ -23,7 +23,7 @@ logger = logging.getLogger("glidemq_llm")
 
 CloseAsync = Callable[[], Awaitable[object]]
 
-_DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reader left at its end
+DRAIN: Final = 1.0  # seconds to wait for the usage of an answer that its reader left at its end
 
 
 def readable(call: MeteredCall, caught: BaseException) -> BaseException:
@@ -226,7 +226,7 @@ class AsyncDriver:
             if error is None and has_left and self.call.lacks_usage:
                 # The usage comes last, and many stop reading before.
                 with contextlib.suppress(TimeoutError, OSError, json.JSONDecodeError):
-                    async with asyncio.timeout(_DRAIN):
+                    async with asyncio.timeout(DRAIN):
                         await self._drain(source)
             await self._hang_up(source)
         finally:

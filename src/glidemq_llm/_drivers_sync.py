@@ -1,7 +1,7 @@
 """The same as `_drivers` for a sync client, in a handler's own thread.
 
-A thread can't be cancelled and has no timers: silence is bounded by the HTTP timeout that the call is given, and a stop
-of the run is noticed at the next event.
+A thread can't be cancelled and has no timers: silence is bounded by the HTTP timeout that the call is given. A stop of the
+run is noticed at the next event; a thread that waits for one has its connection shut down.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from glidemq_core._threads import RunStopped
 from glidemq_core.errors import BudgetExceeded
-from glidemq_llm._drivers import feedback, mark, readable
+from glidemq_llm._drivers import DRAIN, feedback, mark, readable
 from glidemq_llm._life_signs import note_reads
+from glidemq_llm._stuck_reads import end_read
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
 from glidemq_llm.metering import MeteredCall
 
 T = TypeVar("T")
 Close = Callable[[], object]
+
+_LOOK_AGAIN: Final = 0.1  # seconds until the next look at whether a stopped call still waits
 
 
 class SyncDriver:
@@ -32,6 +36,7 @@ class SyncDriver:
         self._events: Generator[Any] | None = None
         self._close: Close | None = None
         job.on_exit(self._close_after_handler)
+        job.on_stop(self._stop)
 
     @property
     def is_limited(self) -> bool:
@@ -40,29 +45,53 @@ class SyncDriver:
 
     def whole(self, send: Callable[[], T], read: Callable[[T], object]) -> T:
         """See AsyncDriver.whole."""
-        try:
-            self._admit()
+        with self._sending():
             answer = send()
             self.call.answered(answer)
             self._write(self.call.take(read(answer)))
-        except BaseException as error:
-            self.settle(mark(error))
-            raise
         self.settle(None, whole=True)
         return answer
 
     def open(self, send: Callable[[], T]) -> T:
         """See AsyncDriver.open."""
-        try:
-            self._admit()
+        with self._sending():
             answer = send()
             self.call.answered(answer)
             # The read timeout counts from the last byte anyway.
             note_reads(answer, self._job.touch)
-            return answer
-        except BaseException as error:
+        return answer
+
+    @contextlib.contextmanager
+    def _sending(self) -> Generator[None]:
+        """Admit the call, and settle it if it is not answered."""
+        try:
+            self._admit()
+            yield
+        except BaseException as caught:
+            error = self._cause(caught)
             self.settle(mark(error))
-            raise
+            if error is caught:
+                raise
+            raise error from caught
+
+    def _cause(self, caught: BaseException) -> BaseException:
+        """What has ended the call: whatever comes of it once the run was stopped is no error of the provider's."""
+        return RunStopped() if isinstance(caught, Exception) and self._job.cancelled else caught
+
+    def _stop(self) -> None:
+        """The run was stopped: let nothing of this call wait, or not for longer than its rest is read. On the loop."""
+        settings = self.call.settings
+        wait = settings.drain_timeout if settings.on_cancel == "drain" else 0.0
+        if self.call.lacks_usage:
+            wait = max(wait, DRAIN)
+        asyncio.get_running_loop().call_later(wait, self._end_read)
+
+    def _end_read(self) -> None:
+        if self.call.is_settled:
+            return
+        end_read(self)
+        # It may be busy just now, and read later.
+        asyncio.get_running_loop().call_later(_LOOK_AGAIN, self._end_read)
 
     def events(
         self, source: Iterator[T], is_hidden: Callable[[T], bool], close: Close | None = None
@@ -107,6 +136,9 @@ class SyncDriver:
 
     def _told(self, caught: Exception, *, is_first: bool) -> BaseException:
         """A read that timed out is a stalled stream, in whatever way the SDK says so."""
+        error = self._cause(caught)
+        if error is not caught:
+            return error
         if classify_error(caught).category is not ErrorCategory.TIMEOUT:
             return mark(readable(self.call, caught))
         return self.call.stalled(self.call.settings.longest_silence, is_first=is_first)
@@ -154,12 +186,12 @@ class SyncDriver:
             self._job.book(**settlement.report, **told)
         else:
             self._job.release(self.call.call_id, **told)
-        if not self._job.cancelled:
-            self._write(settlement.pieces)
+        self._job.write_last_chunks(self._shown(settlement.pieces))
 
     def _admit(self) -> None:
         call = self.call
         call.check()
+        self._job.check_stopped()
         if self.is_limited and not (call.may_shrink and self._fits()):
             self._job.reserve(call.call_id, **call.reservation())
         call.is_sent = True
@@ -177,4 +209,7 @@ class SyncDriver:
                 return True
 
     def _write(self, pieces: Iterable[Piece]) -> None:
-        self._job.write_chunks(pieces if self.call.settings.stream else ())
+        self._job.write_chunks(self._shown(pieces))
+
+    def _shown(self, pieces: Iterable[Piece]) -> Iterable[Piece]:
+        return pieces if self.call.settings.stream else ()

@@ -45,7 +45,7 @@ class MeterSettings:
             background for up to `drain_timeout` seconds (by a sync client: before its thread ends), so that what is
             booked is what the provider bills; it may be booked after the job's end.
         call_timeout: Seconds that an async client's call may take which is answered in one piece (a sync client's own
-            timeout bounds its calls); and after which a reservation whose call was never settled counts as spent.
+            timeout bounds its calls, and a stop of the run ends them); and after which a reservation whose call was never settled counts as spent.
         provider: Who answers a wrapped client, where its address does not tell (a proxy; "vllm" or "llama.cpp" for a
             server of your own, whose tokens have no price). None: the owner of the address.
 

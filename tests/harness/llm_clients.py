@@ -30,6 +30,10 @@ class Api:
         """End its connections."""
         await client.close()
 
+    def close_now(self, client: Any) -> None:
+        """See close; of a sync client."""
+        client.close()
+
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
         """Ask for a stream."""
         raise NotImplementedError
@@ -94,6 +98,11 @@ class OpenAIChat(Api):
 
         return openai.AsyncOpenAI(base_url=provider.openai_url, api_key="k", **options)
 
+    def make_now(self, provider: Provider) -> Any:
+        import openai
+
+        return openai.OpenAI(base_url=provider.openai_url, api_key="k")
+
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
         return await client.chat.completions.create(
             model=model, messages=messages(prompt), stream=True, **more
@@ -104,6 +113,13 @@ class OpenAIChat(Api):
             model=model, messages=messages(prompt), **more
         )
         return answer.choices[0].message.content
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client.chat.completions.create(model=model, messages=messages("say it"))
+        return answer.choices[0].message.content
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.chat.completions.create(model=model, messages=messages("say it"), stream=True)
 
     def text(self, event: Any) -> str:
         return event.choices[0].delta.content or ""
@@ -122,6 +138,12 @@ class OpenAIResponses(OpenAIChat):
 
     async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
         return (await client.responses.create(model=model, input=prompt, **more)).output_text
+
+    def whole_now(self, client: Any, model: str) -> str:
+        return client.responses.create(model=model, input="say it").output_text
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.responses.create(model=model, input="say it", stream=True)
 
     def text(self, event: Any) -> str:
         return event.delta if event.type == "response.output_text.delta" else ""
@@ -142,6 +164,11 @@ class Anthropic(Api):
 
         return anthropic.AsyncAnthropic(base_url=provider.url, api_key="k", **options)
 
+    def make_now(self, provider: Provider) -> Any:
+        import anthropic
+
+        return anthropic.Anthropic(base_url=provider.url, api_key="k")
+
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
         more = {"max_tokens": 1000} | more
         return await client.messages.create(
@@ -152,6 +179,15 @@ class Anthropic(Api):
         more = {"max_tokens": 1000} | more
         answer = await client.messages.create(model=model, messages=messages(prompt), **more)
         return answer.content[0].text
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client.messages.create(model=model, messages=messages("say it"), max_tokens=1000)
+        return answer.content[0].text
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client.messages.create(
+            model=model, messages=messages("say it"), max_tokens=1000, stream=True
+        )
 
     def text(self, event: Any) -> str:
         return event.delta.text if event.type == "content_block_delta" else ""
@@ -172,7 +208,16 @@ class LiteLLM(OpenAIChat):
         self._more = {"api_base": provider.openai_url, "api_key": "k"}
         return litellm.acompletion
 
+    def make_now(self, provider: Provider) -> Any:
+        import litellm
+
+        self._more = {"api_base": provider.openai_url, "api_key": "k"}
+        return litellm.completion
+
     async def close(self, client: Any) -> None:
+        pass
+
+    def close_now(self, client: Any) -> None:
         pass
 
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
@@ -183,6 +228,14 @@ class LiteLLM(OpenAIChat):
         more = self._more | more
         answer = await client(model=f"openai/{model}", messages=messages(prompt), **more)
         return answer.choices[0].message.content
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client(model=f"openai/{model}", messages=messages("say it"), **self._more)
+        return answer.choices[0].message.content
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        turn = messages("say it")
+        return client(model=f"openai/{model}", messages=turn, stream=True, **self._more)
 
 
 class Gemini(Api):
@@ -229,10 +282,16 @@ class Mistral(OpenAIChat):
 
         return Mistral(api_key="k", server_url=f"{provider.url}/mistral", **options)
 
+    def make_now(self, provider: Provider) -> Any:
+        return self.make(provider)
+
     async def close(self, client: Any) -> None:
         with contextlib.suppress(AttributeError):
             await client.sdk_configuration.async_client.aclose()
             client.sdk_configuration.client.close()
+
+    def close_now(self, client: Any) -> None:
+        client.sdk_configuration.client.close()
 
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
         return await client.chat.stream_async(model=model, messages=messages(prompt), **more)
@@ -271,6 +330,9 @@ class Cohere(Api):
     async def close(self, client: Any) -> None:
         await client._client_wrapper.httpx_client.httpx_client.aclose()
 
+    def close_now(self, client: Any) -> None:
+        client._client_wrapper.httpx_client.httpx_client.close()
+
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
         return client.chat_stream(model=model, messages=messages(prompt), **more)
 
@@ -307,6 +369,9 @@ class Ollama(Api):
 
     async def close(self, client: Any) -> None:
         await client._client.aclose()
+
+    def close_now(self, client: Any) -> None:
+        client._client.close()
 
     async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
         return await client.chat(model=model, messages=messages(prompt), stream=True, **more)

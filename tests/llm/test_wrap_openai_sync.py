@@ -122,30 +122,6 @@ async def test_sync_stream_left_early(sync_client, provider, model, plan, run):
     assert ended.of("done")[0].content == "cancelled"
 
 
-async def test_cancelled_thread_books_what_came(sync_client, provider, model, plan, run):
-    plan(Behaviour(tokens=400, pace=0.02, input=20))
-    wrapped = wrap(sync_client)
-
-    def handler(_job):
-        stream = wrapped.chat.completions.create(model=model, messages=ASK, stream=True)
-        return [chunk.id for chunk in stream]
-
-    async def cancel(job):
-        async for chunk in job.stream():
-            if "t3" in chunk.content:
-                break
-        await job.cancel()
-
-    ended = await run(handler, beside=cancel)
-
-    await asyncio.to_thread(provider.wait, "end", count=len(provider.events("start")))
-    (call,) = provider.calls(model=model)
-    assert ended.job.state == "cancelled"
-    assert call.outcome == "caller left"
-    assert call.output < 200
-    assert ended.tokens["output"] > 2
-
-
 async def test_own_timeout_of_a_sync_client_stays(provider, model):
     with openai.OpenAI(base_url=provider.openai_url, api_key="k", timeout=5) as client:
         from glidemq_llm import MeterSettings
