@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 CALL = INPUT + 5
 FITS = 37
+REPLIES = ("ledger_reserve", "ledger_settle", "job_usage", "turn")
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
             url = f"valkey://127.0.0.1:{proxy.port}"
             return workers.start(url=url, env=env, concurrency=4, lock_duration=0.5)
 
+        lost = {name: proxy.lose_reply(name.encode(), times=1) for name in REPLIES}
         alive = [start() for _ in range(3)]
         ends = asyncio.gather(*(job.result(timeout=40) for job in jobs), return_exceptions=True)
         await asyncio.to_thread(provider.wait, "start", count=6)
@@ -118,13 +120,20 @@ async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
                 alive.pop(chance.randrange(len(alive))).kill()
                 alive.append(start())
             else:
-                proxy.lose_reply(chance.choice([b"ledger_reserve", b"ledger_settle", b"turn"]))
+                proxy.lose_reply(chance.choice(REPLIES).encode())
         results = await ends
         await until_nothing_is_reserved(ledger, names)
 
     assert {end.reason for end in results if isinstance(end, JobFailed)} <= {"budget", "stalled"}
     assert not [end for end in results if not isinstance(end, int | JobFailed)]
-    assert 0 < len(provider.calls()) <= FITS
+    calls = provider.calls()
+    assert 0 < len(calls) <= FITS
+    assert any(call.outcome == "caller left" for call in calls)  # killed while it was answered
+    assert [name for name, rule in lost.items() if not rule.count] == []
+    for name in names:
+        state = await ledger.budget(name)
+        assert state is not None
+        assert not any(state.reserved.values())
     ids = [job.id for job in jobs]
     assert await money_problems(ledger, names, provider, queue, ids) == []
 
