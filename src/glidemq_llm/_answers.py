@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from glidemq_llm._read import fields, items, text
+from glidemq_llm._read import EMPTY, fields, items, text
 from glidemq_llm._translate import at_index, encoded, error_piece, sources, tool_piece
-from glidemq_llm._translate_others import GeminiTranslator, OllamaTranslator
-from glidemq_llm.chunks import Finish, FinishReason, Piece, finish_reason
+from glidemq_llm._translate_openai import CALLS, server_tool
+from glidemq_llm._translate_others import (
+    GeminiTranslator,
+    OllamaTranslator,
+    anthropic_refusal,
+    anthropic_result,
+)
+from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
 
 Answer = Mapping[str, Any]
 
@@ -60,6 +66,7 @@ def _chat(answer: Answer) -> tuple[list[Piece], Finish]:
         if not calls and message.get("function_call"):  # the form before tool calls
             calls = [{"function": message["function_call"]}]
         pieces += _calls(calls)
+        pieces += _citations(message.get("annotations"))
         raw = raw or text(choice.get("finish_reason")) or ""
     pieces += sources(answer)
     return pieces, Finish(finish_reason(raw), raw)
@@ -75,6 +82,13 @@ def _content(content: object, at: Mapping[str, str]) -> Iterator[Piece]:
         for thought in map(fields, items(thinking)):
             yield from _said("reasoning", thought.get("text"), at)
         yield from _said("content", part.get("text"), at)
+        if part.get("type") == "reference":
+            yield Piece(ChunkType.CITATION, encoded(part))
+
+
+def _citations(found: object, at: Mapping[str, str] = EMPTY) -> Iterator[Piece]:
+    for one in items(found):
+        yield Piece(ChunkType.CITATION, encoded(one), at)
 
 
 def _calls(calls: list[Any]) -> Iterator[Piece]:
@@ -105,8 +119,15 @@ def _messages(answer: Answer) -> tuple[list[Piece], Finish]:
         at = at_index(index)
         pieces += _said("reasoning", block.get("thinking"), at)
         pieces += _said("content", block.get("text"), at)
-        if str(block.get("type")).endswith("tool_use"):
-            pieces.append(_tool(index, block.get("id"), block.get("name"), block.get("input")))
+        pieces += _citations(block.get("citations"), at)
+        kind = str(block.get("type"))
+        if kind.endswith("tool_use"):
+            call = _tool(index, block.get("id"), block.get("name"), block.get("input"))
+            server = {} if kind == "tool_use" else {"server": "1"}
+            pieces.append(call._replace(fields={**call.fields, **server}))
+        elif kind.endswith("_tool_result"):
+            pieces.append(anthropic_result(block))
+    pieces += anthropic_refusal(answer)
     raw = text(answer.get("stop_reason")) or ""
     return pieces, Finish(finish_reason(raw), raw)
 
@@ -125,7 +146,9 @@ def _responses(answer: Answer) -> tuple[list[Piece], Finish]:
             type = "reasoning" if part.get("type") == "reasoning_text" else "content"
             pieces += _said(type, part.get("text"), at)
             pieces += _said("refusal", part.get("refusal"), at)
-        if item.get("type") in ("function_call", "custom_tool_call"):
+            pieces += _citations(part.get("annotations"))
+        pieces += server_tool(item)
+        if item.get("type") in CALLS:
             has_calls = True
             arguments = item.get("arguments") or item.get("input")
             pieces.append(_tool(index, item.get("call_id"), item.get("name"), arguments))
@@ -151,6 +174,9 @@ def _converse(answer: Answer) -> tuple[list[Piece], Finish]:
         thought = fields(fields(block.get("reasoningContent")).get("reasoningText"))
         pieces += _said("reasoning", thought.get("text"), at)
         pieces += _said("content", block.get("text"), at)
+        cited = fields(block.get("citationsContent"))
+        pieces += _content(cited.get("content"), at)
+        pieces += _citations(cited.get("citations"), at)
         tool = fields(block.get("toolUse"))
         if tool:
             pieces.append(_tool(index, tool.get("toolUseId"), tool.get("name"), tool.get("input")))
@@ -170,8 +196,10 @@ def _cohere_or_ollama(answer: Answer) -> tuple[list[Piece], Finish]:
         return reader.translate(answer), reader.finish or Finish(FinishReason.UNKNOWN, "")
     message = fields(answer.get("message"))
     pieces = [
+        *_said("reasoning", message.get("tool_plan"), at_index(0)),
         *_content(message.get("content"), at_index(0)),
         *_calls(items(message.get("tool_calls"))),
+        *_citations(message.get("citations")),
     ]
     raw = text(answer.get("finish_reason")) or ""
     return pieces, Finish(finish_reason(raw), raw)

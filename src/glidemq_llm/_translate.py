@@ -36,9 +36,12 @@ class Base:
         self.open_tools.clear()
         return closed
 
-    def open_tool(self, index: str, call_id: str, name: str, arguments: str = "") -> Piece:
+    def open_tool(
+        self, index: str, call_id: str, name: str, arguments: str = "", *, server: bool = False
+    ) -> Piece:
         self.open_tools[index] = call_id
-        return tool_piece(arguments, index=index, id=call_id, name=name)
+        by_whom = "1" if server else ""
+        return tool_piece(arguments, index=index, id=call_id, name=name, server=by_whom)
 
     def more_tool(self, index: str, arguments: str) -> Piece:
         return tool_piece(arguments, index=index, id=self.open_tools.get(index, ""))

@@ -122,6 +122,26 @@ def _content_parts(content: object, at: Mapping[str, str]) -> list[Piece]:
     return pieces
 
 
+CALLS = ("function_call", "custom_tool_call")
+_SERVER_TOOLS = (
+    "web_search_call",
+    "file_search_call",
+    "code_interpreter_call",
+    "mcp_call",
+    "local_shell_call_output",
+    "shell_call_output",
+)
+
+
+def server_tool(item: Mapping[str, Any]) -> list[Piece]:
+    """What a tool at OpenAI's side was asked and has found: its item, which has no other form. No images."""
+    if item.get("type") not in _SERVER_TOOLS:
+        return NOTHING
+    named = {"id": text(item.get("id")) or "", "name": str(item["type"]).removesuffix("_call")}
+    error = {"error": "1"} if item.get("error") or item.get("status") == "failed" else {}
+    return [Piece(ChunkType.TOOL_RESULT, encoded(item), {**named, **error})]
+
+
 class ResponsesTranslator(Base):
     """The OpenAI Responses API."""
 
@@ -142,8 +162,8 @@ class ResponsesTranslator(Base):
                 return [Piece("refusal", text(e.get("delta")) or "", at)]
             case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
                 return [self.more_tool(index, text(e.get("delta")) or "")]
-            case "response.output_item.added":
-                return self._item(index, fields(e.get("item")))
+            case "response.output_item.added" | "response.output_item.done":
+                return self._item(kind, index, fields(e.get("item")))
             case "response.function_call_arguments.done" | "response.custom_tool_call_input.done":
                 return [tool_done(index, self.open_tools.pop(index, ""))]
             case "response.output_text.annotation.added":
@@ -159,8 +179,10 @@ class ResponsesTranslator(Base):
             case _:
                 return NOTHING
 
-    def _item(self, index: str, item: Mapping[str, Any]) -> list[Piece]:
-        if item.get("type") not in ("function_call", "custom_tool_call"):
+    def _item(self, kind: str, index: str, item: Mapping[str, Any]) -> list[Piece]:
+        if kind.endswith("done"):
+            return server_tool(item)
+        if item.get("type") not in CALLS:
             return NOTHING
         return [
             self.open_tool(index, text(item.get("call_id")) or "", text(item.get("name")) or "")
@@ -178,8 +200,7 @@ class ResponsesTranslator(Base):
         match event.get("type"):
             case "response.completed":
                 calls = any(
-                    fields(item).get("type") == "function_call"
-                    for item in items(response.get("output"))
+                    fields(item).get("type") in CALLS for item in items(response.get("output"))
                 )
                 return Finish(FinishReason.TOOL_CALLS if calls else FinishReason.STOP, "completed")
             case "response.incomplete":

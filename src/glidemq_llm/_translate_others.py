@@ -36,7 +36,7 @@ class AnthropicTranslator(Base):
                 return NOTHING
             case "message_delta" | "message_stop":
                 self.note_finish(e)
-                return self._refusal(e)
+                return anthropic_refusal(fields(e.get("delta")))
             case "error":
                 self.note_finish(e)
                 return [error_piece(e.get("error"))]
@@ -61,25 +61,12 @@ class AnthropicTranslator(Base):
         kind = str(block.get("type"))
         if kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
             call_id, name = text(block.get("id")) or "", text(block.get("name")) or ""
-            return [self.open_tool(at["index"], call_id, name)]
+            return [self.open_tool(at["index"], call_id, name, server=kind != "tool_use")]
         if kind.endswith("_tool_result"):
-            call_id = text(block.get("tool_use_id")) or ""
-            return [Piece(ChunkType.TOOL_RESULT, encoded(block.get("content")), {"id": call_id})]
+            return [anthropic_result(block)]
         if kind == "text" and block.get("text"):
             return [Piece(ChunkType.CONTENT, str(block["text"]), at)]
         return NOTHING
-
-    def _refusal(self, event: Mapping[str, Any]) -> list[Piece]:
-        delta = fields(event.get("delta"))
-        if delta.get("stop_reason") != "refusal":
-            return NOTHING
-        details = fields(delta.get("stop_details"))
-        return [
-            Piece(
-                ChunkType.REFUSAL,
-                text(details.get("explanation")) or text(details.get("category")) or "",
-            )
-        ]
 
     def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
         match event.get("type"):
@@ -94,8 +81,28 @@ class AnthropicTranslator(Base):
                 return None
 
 
+def anthropic_refusal(end: Mapping[str, Any]) -> list[Piece]:
+    """What is said of a refusal where the answer's end is told: in a stream's last delta, or in the whole message."""
+    if end.get("stop_reason") != "refusal":
+        return NOTHING
+    details = fields(end.get("stop_details"))
+    why = text(details.get("explanation")) or text(details.get("category")) or ""
+    return [Piece(ChunkType.REFUSAL, why)]
+
+
+def anthropic_result(block: Mapping[str, Any]) -> Piece:
+    """What a tool at Anthropic's side has found."""
+    error = {"error": "1"} if block.get("is_error") else {}
+    named = {"id": text(block.get("tool_use_id")) or "", **error}
+    return Piece(ChunkType.TOOL_RESULT, encoded(block.get("content")), named)
+
+
 class GeminiTranslator(Base):
     """Gemini and Vertex `generateContent`; the SDK's snake case and the wire's camel case."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._codes = 0
 
     def translate(self, event: object) -> list[Piece]:
         """The pieces of a chunk; function calls come whole."""
@@ -105,9 +112,8 @@ class GeminiTranslator(Base):
             at = at_index(candidate.get("index"))
             for part in items(fields(candidate.get("content")).get("parts")):
                 pieces += self._part(fields(part), at)
-            grounding = candidate.get("groundingMetadata") or candidate.get("grounding_metadata")
-            if grounding:
-                pieces.append(Piece(ChunkType.CITATION, encoded(grounding)))
+            found = map(candidate.get, _GEMINI_SOURCES)
+            pieces += [Piece(ChunkType.CITATION, encoded(one)) for one in found if one]
         blocked = _block_reason(e)
         if blocked:
             pieces.append(Piece(ChunkType.REFUSAL, blocked))
@@ -122,7 +128,7 @@ class GeminiTranslator(Base):
             return [Piece("reasoning" if part.get("thought") else "content", written, at)]
         call = fields(part.get("functionCall") or part.get("function_call"))
         if call:
-            index = str(len(self.open_tools))
+            index = str(len(self.open_tools) + self._codes)
             self.open_tools[index] = ""
             name, call_id = text(call.get("name")) or "", text(call.get("id")) or ""
             return [
@@ -130,6 +136,12 @@ class GeminiTranslator(Base):
                     encoded(call.get("args") or {}), index=index, id=call_id, name=name, done="1"
                 )
             ]
+        code = part.get("executableCode") or part.get("executable_code")
+        if code:
+            index = str(len(self.open_tools) + self._codes)
+            self._codes += 1
+            named = {"index": index, "name": "code_execution", "server": "1", "done": "1"}
+            return [tool_piece(encoded(code), **named)]
         result = part.get("codeExecutionResult") or part.get("code_execution_result")
         return [Piece(ChunkType.TOOL_RESULT, encoded(result), at)] if result else NOTHING
 
@@ -145,6 +157,14 @@ class GeminiTranslator(Base):
         if blocked:
             return Finish(FinishReason.CONTENT_FILTER, blocked)
         return Finish(FinishReason.ERROR, "error") if event.get("error") else None
+
+
+_GEMINI_SOURCES = (
+    "groundingMetadata",
+    "grounding_metadata",
+    "citationMetadata",
+    "citation_metadata",
+)
 
 
 def _block_reason(event: Mapping[str, Any]) -> str | None:

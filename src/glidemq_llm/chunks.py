@@ -6,8 +6,8 @@ same for every vendor.
 | start | | call, model, provider, attempt; max_tokens if it was lowered to fit a budget |
 | content | text | index |
 | reasoning | text | index, kind ("text" or "summary") |
-| tool_call | a piece of the arguments' JSON | index, id, name; done="1" closes it |
-| tool_result | what the tool answered, as the model reads it | id, name; error="1" |
+| tool_call | a piece of the arguments' JSON | index, id, name; done="1" closes it; server="1": the vendor runs it |
+| tool_result | what the tool answered, as the model reads it; of the vendor's own tools, JSON | id, name; error="1" |
 | refusal | text, or what was filtered | |
 | citation | JSON | |
 | usage | JSON of the usage | status |
@@ -15,8 +15,9 @@ same for every vendor.
 | reset | reason | call, attempt: drop what the call has written since its start |
 | done | finish reason | call, raw |
 
-All of them have the stream's own `epoch` and `seq`. While several calls of one job answer at the same time, each chunk has
-its `call`; one without belongs to the `start` before it.
+`call` names the model call ("job/run/n"), `attempt` the job's attempt. While several calls of one job answer at the same
+time, each chunk has its `call`; one without belongs to the `start` before it. All of them have, as `Chunk.epoch` and
+`Chunk.seq`, the run that wrote them and their number there: a reader can go on from one, and drop what a lost run wrote.
 
 The pieces of one vendor's events are made by `glidemq_llm.translators`; `start`, `usage`, `reset`
 and `done` belong to whoever runs the call.

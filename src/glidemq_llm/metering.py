@@ -358,11 +358,15 @@ class MeteredCall:
 
     @property
     def tool_calls(self) -> list[dict[str, str]]:
-        """The tool calls that have arrived: id, name, arguments (JSON text)."""
+        """The tool calls that have arrived and are the caller's to answer: id, name, arguments (JSON text)."""
         calls: dict[str, dict[str, str]] = {}
+        theirs: set[str] = set()
         for piece in self._pieces:
             if piece.type == ChunkType.TOOL_CALL:
                 index = piece.fields.get("index", "0")
+                if index in theirs or piece.fields.get("server"):
+                    theirs.add(index)
+                    continue
                 call = calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
                 call["id"] = piece.fields.get("id", call["id"]) or call["id"]
                 call["name"] = piece.fields.get("name", call["name"]) or call["name"]

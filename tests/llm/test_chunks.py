@@ -9,6 +9,7 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from glidemq_llm import FinishReason, translator
+from glidemq_llm._answers import read_answer
 
 
 def told(api: str, events: list) -> tuple[list[tuple[str, str, dict]], FinishReason | None]:
@@ -513,3 +514,176 @@ def test_fields_of_pieces_are_text():
 
     assert all(isinstance(value, str) for _, _, fields in pieces for value in fields.values())
     assert json.dumps(pieces)
+
+
+SEARCH = {"type": "web_search_call", "id": "ws", "status": "completed", "action": {"query": "q"}}
+FAILED = {"type": "mcp_call", "id": "mc", "name": "ask", "error": "no"}
+FOUND = {"type": "mcp_tool_result", "tool_use_id": "t", "is_error": True, "content": []}
+CODE = {"executableCode": {"language": "PYTHON", "code": "1+1"}}
+
+
+def searched(item: dict) -> dict:
+    return {"type": "response.output_item.done", "output_index": 0, "item": item}
+
+
+@pytest.mark.parametrize(
+    ("api", "event", "pieces"),
+    [
+        (
+            "openai.responses",
+            searched(SEARCH),
+            [("tool_result", json.dumps(SEARCH), {"id": "ws", "name": "web_search"})],
+        ),
+        (
+            "openai.responses",
+            searched(FAILED),
+            [("tool_result", json.dumps(FAILED), {"id": "mc", "name": "mcp", "error": "1"})],
+        ),
+        ("openai.responses", searched({"type": "message", "content": []}), []),
+        (
+            "openai.responses",
+            searched({"type": "image_generation_call", "id": "i", "result": "base64"}),
+            [],
+        ),
+        (
+            "anthropic.messages",
+            {"type": "content_block_start", "index": 1, "content_block": FOUND},
+            [("tool_result", "[]", {"id": "t", "error": "1"})],
+        ),
+        (
+            "anthropic.messages",
+            {
+                "type": "content_block_start",
+                "index": 1,
+                "content_block": {"type": "server_tool_use", "id": "t", "name": "web_search"},
+            },
+            [("tool_call", "", {"index": "1", "id": "t", "name": "web_search", "server": "1"})],
+        ),
+        (
+            "gemini",
+            {"candidates": [{"citationMetadata": {"citations": [1]}}]},
+            [("citation", '{"citations": [1]}', {})],
+        ),
+        (
+            "bedrock",
+            {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"citation": {"title": "t"}}}},
+            [("citation", '{"title": "t"}', {"index": "0"})],
+        ),
+    ],
+)
+def test_tools_of_the_vendor_and_sources(api, event, pieces):
+    assert told(api, [event])[0] == pieces
+
+
+def test_code_that_gemini_runs_itself_is_a_call_that_nobody_is_to_answer():
+    parts = [CODE, {"codeExecutionResult": {"output": "2"}}]
+    event = {"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
+    code = json.dumps(CODE["executableCode"])
+
+    pieces, finish = told("gemini", [event])
+
+    assert pieces == [
+        ("tool_call", code, {"index": "0", "name": "code_execution", "server": "1", "done": "1"}),
+        ("tool_result", '{"output": "2"}', {"index": "0"}),
+    ]
+    assert finish == "stop"
+
+
+def test_custom_tool_call_of_a_responses_stream_is_its_end():
+    end = {"type": "response.completed", "response": {"output": [{"type": "custom_tool_call"}]}}
+
+    assert told("openai.responses", [end])[1] == "tool_calls"
+
+
+NOTE = {"type": "url_citation", "url": "u"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "pieces"),
+    [
+        (
+            {"choices": [{"message": {"content": "x", "annotations": [NOTE]}}]},
+            [("content", "x", {"index": "0"}), ("citation", json.dumps(NOTE), {})],
+        ),
+        (
+            {"choices": [{"message": {"refusal": "no"}}]},
+            [("refusal", "no", {"index": "0"})],
+        ),
+        (
+            {"choices": [{"message": {"content": [{"type": "reference", "reference_ids": [1]}]}}]},
+            [("citation", '{"type": "reference", "reference_ids": [1]}', {})],
+        ),
+        (
+            {
+                "output": [
+                    SEARCH,
+                    {
+                        "type": "message",
+                        "content": [
+                            {"type": "output_text", "text": "x", "annotations": [NOTE]},
+                            {"type": "refusal", "refusal": "no"},
+                        ],
+                    },
+                ]
+            },
+            [
+                ("tool_result", json.dumps(SEARCH), {"id": "ws", "name": "web_search"}),
+                ("content", "x", {"index": "1"}),
+                ("citation", json.dumps(NOTE), {}),
+                ("refusal", "no", {"index": "1"}),
+            ],
+        ),
+        (
+            {
+                "content": [
+                    {"type": "server_tool_use", "id": "t", "name": "web_search", "input": {}},
+                    {"type": "web_search_tool_result", "tool_use_id": "t", "content": [1]},
+                    {"type": "text", "text": "x", "citations": [NOTE]},
+                ],
+                "stop_reason": "refusal",
+                "stop_details": {"category": "cyber"},
+            },
+            [
+                (
+                    "tool_call",
+                    "",
+                    {"index": "0", "id": "t", "name": "web_search", "done": "1", "server": "1"},
+                ),
+                ("tool_result", "[1]", {"id": "t"}),
+                ("content", "x", {"index": "2"}),
+                ("citation", json.dumps(NOTE), {"index": "2"}),
+                ("refusal", "cyber", {}),
+            ],
+        ),
+        (
+            {
+                "message": {
+                    "tool_plan": "I will",
+                    "content": [{"type": "text", "text": "x"}],
+                    "citations": [NOTE],
+                }
+            },
+            [
+                ("reasoning", "I will", {"index": "0"}),
+                ("content", "x", {"index": "0"}),
+                ("citation", json.dumps(NOTE), {}),
+            ],
+        ),
+        (
+            {
+                "output": {
+                    "message": {
+                        "content": [
+                            {"citationsContent": {"content": [{"text": "x"}], "citations": [NOTE]}}
+                        ]
+                    }
+                }
+            },
+            [("content", "x", {"index": "0"}), ("citation", json.dumps(NOTE), {"index": "0"})],
+        ),
+    ],
+)
+def test_whole_answers_have_sources_refusals_and_results_as_streams_do(answer, pieces):
+    found = read_answer(answer)[0]
+
+    assert [(str(piece.type), piece.content, dict(piece.fields)) for piece in found] == pieces

@@ -321,6 +321,33 @@ def test_whole_answers_read_alike(vendor):
     assert finish.reason == "tool_calls"
 
 
+def test_calls_that_the_vendor_runs_itself_are_not_the_callers_to_answer():
+    def block(index, kind, **more):
+        return {
+            "type": "content_block_start",
+            "index": index,
+            "content_block": {"type": kind} | more,
+        }
+
+    call = new_call("anthropic.messages")
+    events = [
+        block(0, "server_tool_use", id="s", name="web_search"),
+        {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "input_json_delta", "partial_json": "{}"},
+        },
+        {"type": "content_block_stop", "index": 0},
+        block(1, "tool_use", id="t", name="look"),
+        {"type": "content_block_stop", "index": 1},
+    ]
+
+    shown = [piece for event in events for piece in call.feed(event)]
+
+    assert [piece.fields["index"] for piece in shown if piece.type == "tool_call"] == list("00011")
+    assert call.tool_calls == [{"id": "t", "name": "look", "arguments": ""}]
+
+
 def test_answer_without_text_has_no_pieces():
     pieces, finish = read_answer({"object": "list", "data": [{"embedding": [0.5]}]})
 
