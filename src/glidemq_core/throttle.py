@@ -15,9 +15,15 @@ from .budget import thousandths
 from .errors import InvalidOption
 
 _MINUTE_MS: Final = 60_000
+_DAY: Final = 86_400.0
 _MAX_LIMIT: Final = 10**10
 _MARK: Final = "__glidemq_limits__"
 MAX_NAMED: Final = 16
+
+
+def _is_share(value: object) -> bool:
+    """Is it a number from 0 to 1?"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _no_weights() -> dict[str, float]:
@@ -31,7 +37,7 @@ class Breaker:
     Attributes:
         calls: As many must have ended within ten seconds before it judges.
         failures: The share of them, above 0 to 1, that opens it.
-        open_for: Seconds it stays open at first, doubled with each opening in a row (at most 16 times). Then one call
+        open_for: Seconds it stays open at first, a day at most, doubled with each opening in a row (at most 16 times). Then one call
             goes ahead, and its outcome decides for all.
     """
 
@@ -41,9 +47,10 @@ class Breaker:
 
     def __post_init__(self) -> None:
         whole(self.calls, "calls", low=1, high=10**6)
-        if not 0 < self.failures <= 1:
+        if not _is_share(self.failures) or not self.failures:
             raise InvalidOption("failures", self.failures, "not a share above 0, up to 1")
-        seconds(self.open_for, "open_for", low=0.001)
+        if seconds(self.open_for, "open_for", low=0.001) > _DAY:
+            raise InvalidOption("open_for", self.open_for, "longer than a day")
 
     def wire(self) -> list[int]:
         """As the functions take it."""
@@ -85,9 +92,11 @@ class Throttle:
                 whole(getattr(self, name), name, low=1, high=_MAX_LIMIT)
         if self.concurrency is not None:
             whole(self.concurrency, "concurrency", low=1, high=10**6)
-        if not 0 <= self.burst <= 1:
+        if not _is_share(self.burst):
             raise InvalidOption("burst", self.burst, "not a share between 0 and 1")
         thousandths(self.weights, "weights")
+        if self.breaker is not None and not isinstance(self.breaker, Breaker):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+            raise InvalidOption("breaker", self.breaker, "not a Breaker")
 
     def wire(self, name: str) -> dict[str, object]:
         """As the functions take it, under its name."""

@@ -163,6 +163,8 @@ async def test_places_are_never_more_than_allowed(url: str):
         {"tpm": 1.5},
         {"input_tpm": -1},
         {"concurrency": 0},
+        {"burst": "all"},
+        {"breaker": "odd"},
         {"burst": 1.1},
         {"weights": {"input": -1}},
     ],
@@ -172,7 +174,14 @@ def test_wrong_option_of_a_throttle_is_named(wrong: dict[str, object]):
         Throttle(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"calls": 0}, {"failures": 0}, {"failures": 2}, {"open_for": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"calls": 0}, {"failures": 0}, {"failures": 2}, {"failures": "half"}, {"failures": True}),
+        *({"open_for": 0}, {"open_for": 86_401}),
+    ],
+    ids=str,
+)
 def test_wrong_option_of_a_breaker_is_named(wrong: dict[str, object]):
     with pytest.raises(InvalidOption, match=next(iter(wrong))):
         Breaker(**wrong)
