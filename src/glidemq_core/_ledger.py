@@ -159,6 +159,8 @@ class LedgerClient:
 
     async def open(self, id: str, budget: Budget, *, update: bool = False) -> str:
         """Make a budget ("made" or "kept"), or change one ("updated" or "missing")."""
+        if not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+            raise InvalidOption("budget", budget, "not a Budget")
         now = cast("int", (await self._get([], []))[0])
         start, stop = window_bounds(budget.window, budget.time_zone, now)
         args: dict[str, object] = {

@@ -122,6 +122,9 @@ class Waiting:
     ) -> Any:
         """See RunningJob.step."""
         _check_begun(on_begun, salvage, paid=paid)
+        if on_change not in ("raise", "rerun", "keep"):
+            raise InvalidOption("on_change", on_change, "not 'raise', 'rerun' or 'keep'")
+        name = _codec.checked_text(name, "name")
         outer = _steps.get()
         key = self.journal.next_key("step", name, inside=outer[-1].key if outer else "")
         hash_ = input_hash(args, inputs)
@@ -257,7 +260,7 @@ class Waiting:
             "id": self._run.id,
             "token": self._run.token,
             "key": key,
-            "reason": reason[:1024],
+            "reason": _codec.checked_text(reason, "reason")[:1024],
         }
         if name is not None:
             args["name"] = name

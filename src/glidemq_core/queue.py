@@ -315,9 +315,15 @@ class Queue(QueueReader):
         """A budget as it is now, by its own id or by that of a job that has one (see `get_flow_budget`); None if there
         is none.
         """
-        _keys.check_name(id, "id")
+        _keys.check_id(id)
+        _keys.check_name(ledger, "ledger")
         found = await LedgerClient((await self._opened.here()).client, ledger).budget(id)
-        return found if found is not None else await self.get_flow_budget(id)
+        if found is not None:
+            return found
+        try:
+            return await self.get_flow_budget(id)
+        except InvalidOption:  # a budget could be called that, a job could not
+            return None
 
     async def get_flow_budget(self, id: str) -> BudgetState | None:
         """The budget of a job's flow, else the one that was made for this job; None if it has neither.

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from glidemq_core import Budget, GlideMQError, InvalidOption, Ledger
+from glidemq_core import Budget, GlideMQError, InvalidOption, Ledger, Queue
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,16 @@ async def test_wrong_option_of_a_settle_is_named_and_books_nothing(url: str, wro
         state = await ledger.budget("b")
         assert state is not None
         assert state.caps["total_tokens"].used == 0
+
+
+async def test_budget_is_found_by_any_id_that_it_can_have(url: str):
+    async with Ledger(uuid4().hex, connection=url) as ledger, Queue("odd", connection=url) as queue:
+        await ledger.open_budget("team:a {b}", Budget(max_total_tokens=1))
+
+        found = await queue.budget("team:a {b}", ledger=ledger.name)
+        assert found is not None
+        assert await queue.budget("team:b", ledger=ledger.name) is None
+        with pytest.raises(InvalidOption, match="ledger"):
+            await queue.budget("b", ledger="a}b")
+        with pytest.raises(InvalidOption, match="budget"):
+            await ledger.open_budget("c", 7)  # type: ignore[arg-type]

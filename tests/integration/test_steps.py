@@ -288,6 +288,7 @@ async def test_text_that_a_salvage_keeps_stays_with_the_readers(queue, work):
         ({"salvage": len, "paid": True}, "salvage"),
         ({"on_begun": "fail"}, "on_begun"),
         ({"on_begun": "guess", "paid": True}, "on_begun"),
+        ({"on_change": "Keep"}, "on_change"),
     ],
 )
 async def test_policy_of_a_step_that_makes_no_sense_is_named(queue, work, options, field):
