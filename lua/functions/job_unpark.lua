@@ -1,7 +1,7 @@
 --- job_unpark: room has come up in a budget or limiter: the jobs that were parked for it go back to the line.
 -- keys   1  root of the queue
 -- args   1  map {on: str (ledger and name), generation: int, ids: [str]}
--- reply  how many went back
+-- reply  [how many went back, ids of those that have ended or are gone: they wait for nothing…]
 -- error  ARG
 -- cost   O(ids x log n); at most 256
 local arg = require('lib.arg')
@@ -22,17 +22,19 @@ local function job_unpark(keys, args)
   if num.of(redis.call('HGET', meta, field), -1) < generation then
     redis.call('HSET', meta, field, generation)
   end
-  local tx, moved = change.begin(root), 0
+  local tx, reply = change.begin(root), { 0 }
   for _, id in ipairs(ids) do
-    local record = job.read(root, id, { 'state', 'why', 'place', 'stalled', 'lost' })
+    local record = job.read(root, id, { 'state', 'why', 'place', 'stalled', 'lost', 'removed' })
     if record and record.state == 'delayed' and PARKED[record.why] then
       change.move(tx, id, 'delayed', job.waiting_index(record), record.place, {})
       change.note(tx, 'waiting', id)
-      moved = moved + 1
+      reply[1] = reply[1] + 1
+    elseif not record or record.removed or job.TERMINAL[record.state] then
+      reply[#reply + 1] = id
     end
   end
   change.commit(tx)
-  return moved
+  return reply
 end
 
 return { run = job_unpark, flags = { 'allow-oom' } }

@@ -1,7 +1,8 @@
 --- ledger_upkeep: a bounded round of what nobody waits for: overdue calls, waiters that still fit, and what is to be
 -- relayed. Anyone may call it, once a second or when told that there is more.
 -- keys   1  root of the ledger
--- args   1  map {ack?: [outbox entry ids that were relayed]}
+-- args   1  map {ack?: [outbox entry ids that were relayed], gone?: [[budget, queue root and job by line]] (woken ones
+--           that have ended)}
 -- reply  packed [now, 1 if there is more, windows to turn [[budget, window, zone]], outbox entries as in
 --        ledger_settle: those nobody has relayed for half a second, then those of this round]
 -- error  ARG
@@ -11,6 +12,8 @@ local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
 local ledger = require('lib.ledger')
 local num = require('lib.num')
+local reply = require('lib.reply')
+local waiters = require('lib.ledger_waiters')
 local wake = require('lib.ledger_wake')
 
 local MAX = 64
@@ -41,6 +44,21 @@ local function append(list, more)
   end
 end
 
+--- Give the room of woken jobs that have ended to those behind them; adds the entries written to `sent`.
+local function pass_over(root, now, gone, sent)
+  local seen = {}
+  for _, pair in ipairs(gone) do
+    waiters.forget(root, pair[1], pair[2])
+    seen[pair[1]] = true
+  end
+  for id in pairs(seen) do
+    local spec = budget.specs(root, { id })[1]
+    if spec then
+      append(sent, wake.one(root, now, id, spec, budget.spends(root, { id }, { spec.start })[1]))
+    end
+  end
+end
+
 --- Look again at the budgets with waiters that were looked at the longest ago; adds the entries written to `sent`.
 local function wake_parked(root, now, sent)
   local parked = ledger.key(root, 'parked')
@@ -65,13 +83,24 @@ local function outbox(root, now)
   return found
 end
 
+local function read_gone(map)
+  local gone = arg.list(map, 'gone', MAX_ACKS)
+  for _, pair in ipairs(gone) do
+    if type(pair) ~= 'table' or type(pair[1]) ~= 'string' or type(pair[2]) ~= 'string' then
+      reply.fail('ARG', 'gone not a list of pairs of texts')
+    end
+  end
+  return gone
+end
+
 local function ledger_upkeep(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
-  local acks = arg.texts(map, 'ack', MAX_ACKS)
+  local acks, gone = arg.texts(map, 'ack', MAX_ACKS), read_gone(map)
   if #acks > 0 then
     redis.call('XDEL', ledger.key(root, 'outbox'), unpack(acks))
   end
   local entries = outbox(root, now)
+  pass_over(root, now, gone, entries)
   local freed, lapsed = calls.lapse_overdue(root, now, MAX)
   append(entries, wake.all(root, now, freed))
   wake_parked(root, now, entries)

@@ -45,6 +45,12 @@ function waiters.leave(root, ids, waiter)
   end
 end
 
+--- A woken job has ended meanwhile: its room is free for the next.
+function waiters.forget(root, id, member)
+  redis.call('ZREM', ledger.key(root, 'woken', id), member)
+  redis.call('HDEL', ledger.key(root, 'waits', id), member)
+end
+
 --- What each of these waiters asked for.
 function waiters.amounts(root, id, members)
   local found = {}

@@ -19,6 +19,7 @@ from .throttle import state_of as limiter_of
 _text: Final = msgspec.json.Encoder(order="sorted").encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _MAX_RENEWALS: Final = 3
+_MAX_GONE: Final = 1000
 _DAY: Final = 86_400.0  # the longest reservation and the longest pause of a limiter
 
 Outcome: TypeAlias = Literal["ok", "limited", "error", "none"]
@@ -314,23 +315,35 @@ class LedgerClient:
             wakes += _wakes(sent)
         return tuple(wakes)
 
-    async def upkeep(self, acknowledge: Iterable[str] = ()) -> Upkeep:
-        """Do a round of upkeep, acknowledge relayed entries; turns windows that have ended."""
-        now, more, windows, sent = await self._call("ledger_upkeep", {"ack": list(acknowledge)})
+    async def upkeep(
+        self, acknowledge: Iterable[str] = (), gone: Iterable[tuple[str, str]] = ()
+    ) -> Upkeep:
+        """Do a round of upkeep, acknowledge relayed entries; turns windows that have ended.
+
+        Args:
+            gone: Woken jobs that have ended meanwhile, each by its budget and by its queue's root and id on two lines.
+        """
+        args: dict[str, object] = {"ack": list(acknowledge)}
+        if ended := [list(pair) for pair in gone]:
+            args["gone"] = ended
+        now, more, windows, sent = await self._call("ledger_upkeep", args)
         turned = await self._turn_windows(now, windows)
         return Upkeep(_wakes(sent) + turned, bool(more))
 
     async def relay(self, wakes: Sequence[Wake]) -> None:
         """Tell queues that there is room for jobs of theirs, acknowledge that, and go on with what came up meanwhile."""
         while wakes:
+            gone: list[tuple[str, str]] = []
             for wake in wakes:
                 args: dict[str, object] = {
                     "on": f"{self.name}/{wake.budget}",
                     "generation": wake.generation,
                     "ids": list(wake.jobs),
                 }
-                await self._client.call("job_unpark", wake.queue_root, args)
-            wakes = (await self.upkeep([wake.entry for wake in wakes])).wakes
+                _, *ended = await self._client.call("job_unpark", wake.queue_root, args)
+                gone += [(wake.budget, f"{wake.queue_root}\n{id.decode()}") for id in ended]
+            done = await self.upkeep([wake.entry for wake in wakes], gone[:_MAX_GONE])
+            wakes = done.wakes
 
     async def budget(self, id: str) -> BudgetState | None:
         """A budget now; None if there is none."""

@@ -15,7 +15,7 @@ def _park(
     )
 
 
-def _unpark(engine: Engine, *ids: str, generation: int = 2) -> int:
+def _unpark(engine: Engine, *ids: str, generation: int = 2) -> list[int | bytes]:
     return engine.call("job_unpark", on=ON, generation=generation, ids=list(ids))
 
 
@@ -26,7 +26,7 @@ def test_parked_job_goes_back_to_its_place(engine: Engine, why: str):
     assert (engine.where("a"), engine.score("delayed", "a")) == (["delayed"], float("inf"))
     before = engine.names()
 
-    assert _unpark(engine, "a") == 1
+    assert _unpark(engine, "a") == [1]
 
     assert engine.score("waiting", "a") == place
     assert engine.names() - before <= {"waiting", "wake"}
@@ -36,8 +36,16 @@ def test_jobs_that_wait_for_something_else_stay(engine: Engine):
     _park(engine, "a", why="retry", delay_ms=5000)
     engine.add("b")
 
-    assert _unpark(engine, "a", "b", "nobody") == 0
+    assert _unpark(engine, "a", "b") == [0]
     assert (engine.where("a"), engine.where("b")) == (["delayed"], ["waiting"])
+
+
+def test_jobs_that_have_ended_are_told_by_name(engine: Engine):
+    _park(engine, "a")
+    _park(engine, "b")
+    engine.call("job_cancel", id="a")
+
+    assert _unpark(engine, "a", "b", "nobody") == [1, b"a", b"nobody"]
 
 
 def test_park_that_knows_an_older_generation_goes_straight_back(engine: Engine):
@@ -64,7 +72,7 @@ def test_unparking_twice_is_unparking_once(engine: Engine):
     _unpark(engine, "a")
     before = engine.dump()
 
-    assert _unpark(engine, "a") == 0
+    assert _unpark(engine, "a") == [0]
     assert engine.dump() == before
 
 

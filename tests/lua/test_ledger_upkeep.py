@@ -55,6 +55,28 @@ def test_entries_nobody_relayed_come_until_they_are_acknowledged(ledger: LedgerE
     assert ledger.upkeep(ack=[wake[0]])[3] == []
 
 
+def test_room_of_a_woken_job_that_has_ended_goes_to_the_next(ledger: LedgerEngine):
+    ledger.open(total=10, on="pause")
+    ledger.reserve("x/1/1", 10)
+    for name in ("first", "second"):
+        ledger.reserve(f"{name}/1/1", 10, waiter=waiter(name))
+    _, (wake,) = ledger.settled("x/1/1", 0)
+    assert wake[4] == "first"
+    assert ledger.upkeep(ack=[wake[0]])[3] == [], "its room is kept for it"
+
+    (next_,) = ledger.upkeep(gone=[["b", f"{QUEUE}\nfirst"]])[3]
+
+    assert next_[1:] == [QUEUE, "b", 2, "second"]
+    assert ledger.upkeep(gone=[["nobudget", f"{QUEUE}\nfirst"]])[3] == []
+
+
+@pytest.mark.parametrize("gone", [["b"], [["b"]], [[1, "x"]], "x", [["b", "x"]] * 1001])
+def test_ended_jobs_that_make_no_sense_are_refused(ledger: LedgerEngine, gone: object):
+    with pytest.raises(Refused, match="ARG gone"):
+        ledger.upkeep(gone=gone)
+    assert ledger.names() == set()
+
+
 def test_many_waiters_are_woken_as_the_woken_come_back(ledger: LedgerEngine):
     ledger.open(total=1, on="pause")
     for n in range(1010):

@@ -1,4 +1,4 @@
-"""Budgets that go while jobs wait for room in them."""
+"""Jobs that wait for room in a budget, and go; budgets that go while jobs wait."""
 
 from __future__ import annotations
 
@@ -30,3 +30,24 @@ async def test_job_that_waits_for_a_budget_which_is_dropped_fails_and_does_not_w
 
         with pytest.raises(JobFailed, match="no budget of that id"):
             await job.result(timeout=20)
+
+
+async def test_cancelled_jobs_hold_up_none_of_those_that_wait_behind_them(queue, work, any_url):
+    async def spend(job):
+        async with job.llm_call("m", tokens={"input": 9}) as call:
+            call.tokens = {"input": 9}
+
+    async def all_parked():
+        return (await queue.counts())["delayed"] == 21
+
+    async with Ledger(queue.name, connection=any_url) as ledger, work(spend):
+        await ledger.open_budget("b", Budget(max_total_tokens=0, on_exceeded="pause"))
+        jobs = [await queue.add("n", budgets=["b"], ledger=queue.name) for _ in range(21)]
+        await eventually(all_parked)
+        for job in jobs[:20]:
+            await job.cancel()
+
+        await ledger.update_budget("b", Budget(max_total_tokens=9, on_exceeded="pause"))
+
+        # The room was kept for each of them, one after the other, for five seconds.
+        await jobs[20].result(timeout=20)
