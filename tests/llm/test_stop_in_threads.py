@@ -105,7 +105,7 @@ class Stop:
         await self.silence()
         if self.call.is_stream:
             async for chunk in job.stream():
-                if chunk.type == "content":
+                if "t9" in chunk.content:  # all that came before the silence
                     break
         await self.now(job)
 
