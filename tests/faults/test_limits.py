@@ -153,9 +153,8 @@ async def test_place_that_only_a_wrapped_client_named_is_free_again_after_a_kill
     queue: Queue, ledger: Ledger, workers: Workers, provider: Provider
 ):
     env = {"FAKE_PROVIDER_PORT": str(provider.port)}
-    provider.plan("m", Behaviour(tokens=4, faults={2: "hang"}), *[Behaviour(tokens=4)] * 2)
-    await ledger.open_budget("b", Budget(max_total_tokens=1_000_000))  # what the dead has spent
-    first = await queue.add("limited_chat", QUESTION, budgets=["b"])
+    provider.plan("m", Behaviour(tokens=4, faults={-1: "hang"}), *[Behaviour(tokens=4)] * 2)
+    first = await queue.add("limited_chat", QUESTION)
     doomed = workers.start(env=env, lock_duration=0.4)
     await asyncio.to_thread(provider.wait, "hang")
     assert (await ledger.limiter_state("openai")).running == 1
