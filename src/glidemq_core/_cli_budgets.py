@@ -50,6 +50,31 @@ def budget_show(
     _print_state(state)
 
 
+@budget_app.command("list")
+def budget_list(
+    *,
+    start: int = 0,
+    limit: int = 100,
+    ledger: LedgerName = "main",
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the budgets with their caps; not those of single jobs and flows."""
+    states = on_ledger(ledger, url, lambda opened: opened.budgets(start=start, limit=limit))
+    if as_json:
+        print_json(states)
+        return
+    rows: list[list[str]] = []
+    for state in states:
+        for name, cap in state.caps.items():
+            if cap.limit is not None:
+                parts = (cap.limit, cap.used, cap.reserved)
+                rows.append(
+                    [state.id, name, *map(figure, parts), state.on_exceeded, str(state.waiting)]
+                )
+    print_table(["budget", "cap", "limit", "used", "reserved", "on_exceeded", "waiting"], rows)
+
+
 @budget_app.command("history")
 def budget_history(
     budget: BudgetId,

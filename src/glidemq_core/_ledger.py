@@ -353,6 +353,12 @@ class LedgerClient:
             _, (found,), _ = await self._get([id], [])
         return state_of(id, found[0], found[1], found[2]) if found else None
 
+    async def budgets(self, *, start: int, limit: int) -> list[str]:
+        """Ids of budgets, the eldest first."""
+        args: dict[str, object] = {"start": start, "limit": limit}
+        found = await self._client.call("ledger_list", self.root, args)
+        return [raw.decode() for raw in found]
+
     async def limiter(self, name: str) -> LimiterState:
         """A limiter now."""
         now, _, (found,) = await self._get([], [name])

@@ -127,6 +127,19 @@ class Ledger:
         """A budget as it is now; None if there is none."""
         return await (await self._open()).budget(_keys.check_id(id))
 
+    async def budgets(self, *, start: int = 0, limit: int = 100) -> list[BudgetState]:
+        """The budgets as they are now, the eldest first; not those that were let go, as flows' and jobs' own are.
+
+        Args:
+            limit: How many at most, up to 100.
+        """
+        client = await self._open()
+        ids = await client.budgets(
+            start=whole(start, "start"), limit=whole(limit, "limit", low=1, high=100)
+        )
+        states = [await client.budget(id) for id in ids]
+        return [state for state in states if state is not None]
+
     async def drop_budget(self, id: str, *, after: Seconds = 7 * _DAY) -> bool:
         """Let a budget go after a while; until then it works on. False: there is none.
 

@@ -101,3 +101,18 @@ def test_unknown_budget_is_one_line_and_exit_code_1(url):
         assert done.returncode == 1
         assert "no budget" in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+async def test_budgets_are_listed_with_their_caps(url):
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("tenant-[7]", BUDGET)
+        await ledger.open_budget("gone", BUDGET)
+        await ledger.drop_budget("gone")
+        assert [state.id for state in await ledger.budgets()] == ["tenant-[7]"]
+
+    table = glidemq(url, "budget", "list").stdout
+    shown = json.loads(glidemq(url, "budget", "list", "--json").stdout)
+
+    assert table.count("tenant-[7]") == 4
+    assert "gone" not in table
+    assert [state["id"] for state in shown] == ["tenant-[7]"]
