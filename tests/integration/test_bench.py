@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.faults
+
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -38,10 +40,9 @@ BENCH = Path(__file__).parents[2] / "bench"
         ),
         (["middleware.py", "chunks", "--apis", "openai", "--rounds", "1"], ["CPU per chunk us"]),
         (["budget.py", "--open", "50", "--calls", "50"], ["three budgets, one limiter"]),
-        pytest.param(
+        (
             ["throttle.py", "--processes", "2", "--seconds", "1", "--parked", "20"],
             ["fullest minute", "server calls a second"],
-            marks=pytest.mark.faults,
         ),
     ],
     ids=["drain", "bytes", "latency", "read", "middleware", "budget", "throttle"],

@@ -56,6 +56,7 @@ async def test_job_that_nobody_reads_is_cancelled(queue, work):
             await job.result(timeout=10)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("patience", [0.4, 3])
 async def test_job_that_is_read_goes_on(queue, work, patience):
     beats = 0

@@ -31,7 +31,10 @@ from tests.harness.llm_clients import (
 from tests.harness.mocked_http import INPUT, TEXT, URL, WORDS, Answer, Fault, Mocked, Wire
 
 # Some of these SDKs leave their connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
 
 KINDS = [
     *(OpenAIChat, OpenAIResponses, Anthropic, Gemini, Mistral, Cohere, Ollama, Bedrock),

@@ -34,7 +34,7 @@ BEGINS_NOT = Behaviour(tokens=20, input=20, faults={-1: "hang"})
 ANSWERS = Behaviour(tokens=5, input=20)
 
 # Some of these SDKs leave their connections to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
 
 
 class AnthropicHelper(Anthropic):
