@@ -45,7 +45,7 @@ async def test_limits_hold_wherever_they_are_attached(queue, work, where):
     handler = limited(ONE)(calls) if where == "handler" else calls
 
     async with work(handler, concurrency=together, limits=ONE if where == "worker" else None):
-        jobs = [await queue.add("j", limits=ONE if where == "job" else None) for _ in range(4)]
+        jobs = [await queue.add("j", limits=ONE if where == "job" else None) for _ in range(2)]
         for job in jobs:
             await job.result(timeout=10)
 
@@ -65,7 +65,7 @@ async def test_limits_of_a_queue_reach_its_workers_while_they_run_and_end(queue,
     async with work(calls, concurrency=5):
         before = await most_of(10)
         await queue.set_limits(ONE)
-        during = await most_of(4)
+        during = await most_of(2)
         await queue.set_limits(None)
         after = await most_of(10)
 
