@@ -10,7 +10,7 @@ import msgspec
 
 from . import _keys
 from ._client import Client
-from ._units import to_ms
+from ._units import from_nano, to_ms
 from .budget import Budget, BudgetState, state_of, window_bounds
 from .errors import BudgetExceeded, InvalidOption, Throttled
 from .throttle import LimiterState, idle
@@ -36,7 +36,7 @@ class OverBudget:
     """A budget leaves too little; nothing was reserved.
 
     Attributes:
-        limit, used, reserved, asked: As the error has them.
+        limit, used, reserved, asked: (Weighted) tokens, or nano-units of money.
         on_exceeded: What the budget wants done: "fail" or "pause".
         gone_in: Seconds until the budget is gone, if it was dropped: nobody wakes who waits for longer.
         generation: What the budget's was; if a waiter was named it is registered, and every wake from now on is later.
@@ -54,13 +54,14 @@ class OverBudget:
 
     def error(self) -> BudgetExceeded:
         """The same as an error."""
+        figure = from_nano if self.cap.startswith("cost.") else int
         return BudgetExceeded(
             self.budget,
             cap=self.cap,
-            limit=self.limit,
-            used=self.used,
-            reserved=self.reserved,
-            asked=self.asked,
+            limit=figure(self.limit),
+            used=figure(self.used),
+            reserved=figure(self.reserved),
+            asked=figure(self.asked),
         )
 
 

@@ -28,7 +28,10 @@ GlideMQError
 
 from __future__ import annotations
 
-from typing import Literal
+from decimal import Decimal
+from typing import Literal, TypeAlias
+
+Amount: TypeAlias = int | Decimal
 
 
 class GlideMQError(Exception):
@@ -267,11 +270,11 @@ class BudgetExceeded(GlideMQError):
     Attributes:
         budget: The budget's id.
         cap: Which of its caps, for example "total_tokens" or "cost.total".
-        limit, used, reserved, asked: In the cap's unit: weighted tokens, or nano-units of money.
+        limit, used, reserved, asked: In the cap's unit: (weighted) tokens as int, or money as Decimal.
     """
 
     def __init__(
-        self, budget: str, *, cap: str, limit: int, used: int, reserved: int, asked: int
+        self, budget: str, *, cap: str, limit: Amount, used: Amount, reserved: Amount, asked: Amount
     ) -> None:
         self.budget = budget
         self.cap = cap
@@ -280,8 +283,8 @@ class BudgetExceeded(GlideMQError):
         self.reserved = reserved
         self.asked = asked
         super().__init__(
-            f"budget {budget!r}: {cap} of {limit} leaves {max(0, limit - used - reserved)}, asked for {asked} "
-            f"(used {used}, reserved {reserved})"
+            f"budget {budget!r}: {cap} of {limit:f} leaves {max(limit - used - reserved, limit * 0):f}, "
+            f"asked for {asked:f} (used {used:f}, reserved {reserved:f})"
         )
 
 

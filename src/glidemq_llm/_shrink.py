@@ -16,6 +16,7 @@ _NAMES: Final = {
     "ollama": ("num_predict",),
     "bedrock": ("maxTokens",),
 }
+_NANO: Final = 10**9
 _NEW: Final = ("max_completion_tokens", "max_tokens")
 _OLD: Final = ("max_tokens", "max_completion_tokens")
 
@@ -33,8 +34,10 @@ def output_that_fits(refusal: BudgetExceeded, output: int, *, weight: float, pri
     if one <= 0:
         return 0
     missing = refusal.asked - (refusal.limit - refusal.used - refusal.reserved)
+    if refusal.cap == "cost.total":
+        missing *= _NANO
     # The figures are rounded: what is refused once more has to become smaller all the same.
-    return max(0, min(floor(output - missing / one), output - 1))
+    return max(0, min(floor(output - int(missing) / one), output - 1))
 
 
 def limited_to(

@@ -86,6 +86,19 @@ async def test_error_names_the_budget_the_cap_and_all_figures(url: str):
         assert (error.limit, error.used, error.reserved, error.asked) == (1000, 120, 500, 500)
 
 
+async def test_error_of_a_cap_on_money_tells_money(url: str):
+    async with Ledger(connection=url) as ledger:
+        await ledger.open_budget("b", Budget(max_total_cost="0.30"))
+        await ledger.reserve("a/1/1", costs={"total": "0.1000001"}, budgets=["b"])
+
+        with pytest.raises(
+            BudgetExceeded, match=r"cost.total of 0.3 leaves 0.1999999, asked for 0.25 "
+        ) as caught:
+            await ledger.reserve("a/1/2", costs={"total": "0.25"}, budgets=["b"])
+
+        assert caught.value.reserved == Decimal("0.1000001")
+
+
 async def test_reservation_is_settled_released_and_extended(url: str):
     async with Ledger(connection=url) as ledger:
         await ledger.open_budget("b", Budget(max_total_cost="1.00", max_total_tokens=5000))

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from glidemq_core import Budget, Ledger
+from glidemq_core._units import from_nano
 from glidemq_core.errors import BudgetExceeded
 from glidemq_llm import MeterSettings, Pricing, chat_handler, wrap
 from glidemq_llm._shrink import limited_to, output_that_fits
@@ -172,7 +173,9 @@ async def test_what_fits_is_left_alone(provider, model, plan, run, open_budget):
 
 
 def refusal(cap, asked):
-    return BudgetExceeded("b", cap=cap, limit=1000, used=700, reserved=100, asked=asked)
+    figure = from_nano if cap.startswith("cost.") else int
+    limit, used, reserved, asked = map(figure, (1000, 700, 100, asked))
+    return BudgetExceeded("b", cap=cap, limit=limit, used=used, reserved=reserved, asked=asked)
 
 
 def test_how_much_fits():
