@@ -4,13 +4,14 @@
 -- args   1  map {id, after_ms: int}
 -- reply  1 done, 0 there is no such budget
 -- error  ARG
--- cost   O(waiters)
+-- cost   O(waiters); at most 100,000 of them are woken
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local ledger = require('lib.ledger')
 local num = require('lib.num')
 local wake = require('lib.ledger_wake')
 
+local MAX_ROUNDS = 100 -- of 1,000 waiters each
 local OWNED = { 'entries', 'waiters', 'waits', 'woken' }
 
 local function ledger_drop(keys, args)
@@ -25,9 +26,11 @@ local function ledger_drop(keys, args)
   ledger.put(tx, ledger.key(root, 'budget', id), spec, after)
   ledger.commit(tx)
   local spend = budget.spends(root, { id }, { spec.start })[1]
-  repeat
-    local sent = wake.one(root, now, id, spec, spend, true)
-  until #sent == 0
+  for _ = 1, MAX_ROUNDS do
+    if #wake.one(root, now, id, spec, spend, true) == 0 then
+      break
+    end
+  end
   redis.call('PEXPIRE', budget.spend_key(root, id, spec.start), after)
   for _, kind in ipairs(OWNED) do
     redis.call('PEXPIRE', ledger.key(root, kind, id), after)
