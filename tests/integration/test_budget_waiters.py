@@ -34,8 +34,8 @@ async def test_job_that_waits_for_a_budget_which_is_dropped_fails_and_does_not_w
 
 async def test_cancelled_jobs_hold_up_none_of_those_that_wait_behind_them(queue, work, any_url):
     async def spend(job):
-        async with job.llm_call("m", tokens={"input": 9}) as call:
-            call.tokens = {"input": 9}
+        async with job.llm_call("m", tokens={"input": 1}) as call:
+            call.tokens = {"input": 1}
 
     async def all_parked():
         return (await queue.counts())["delayed"] == 21
@@ -47,7 +47,7 @@ async def test_cancelled_jobs_hold_up_none_of_those_that_wait_behind_them(queue,
         for job in jobs[:20]:
             await job.cancel()
 
-        await ledger.update_budget("b", Budget(max_total_tokens=9, on_exceeded="pause"))
+        await ledger.update_budget("b", Budget(max_total_tokens=1, on_exceeded="pause"))
 
-        # The room was kept for each of them, one after the other, for five seconds.
+        # Room for one: it would be kept for each of the twenty, one after the other, for five seconds.
         await jobs[20].result(timeout=20)
