@@ -327,6 +327,25 @@ async def test_googles_own_retries_are_off_inside_of_a_job(provider, model, plan
     client.close()
 
 
+async def test_googles_own_retries_are_off_in_a_chat_handler(provider, model, plan, run):
+    genai = pytest.importorskip("google.genai")
+    plan(Behaviour(status=503), Behaviour(tokens=5))
+    http = {
+        "base_url": provider.url,
+        "api_version": "v1beta",
+        "retry_options": {"attempts": 4, "initial_delay": 0.01},
+    }
+    client = genai.Client(api_key="k", http_options=http)
+    data = {"model": f"google/{model}", "messages": [{"role": "user", "content": "x"}]}
+
+    ended = await run(chat_handler({"google": client}), data, attempts=2, backoff=0.01)
+
+    assert ended.job.result["text"] == FIVE
+    assert ended.job.attempt == len(provider.calls(model=model)) == 2
+    await client.aio.aclose()
+    client.close()
+
+
 # -- boto3: sync only ------------------------------------------------------------
 
 
