@@ -152,12 +152,16 @@ class Proxy:
 
     async def _shut(self) -> None:
         assert self._server is not None
+        self.refuse = True  # what has been accepted, and has not begun
         self._server.close()
         for link in list(self._links):
             link.cut()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # An accepted connection begins, and an aborted one ends, in later rounds of the loop.
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -167,7 +171,7 @@ class Proxy:
             if self.refuse:
                 raise ConnectionRefusedError
             up_reader, up_writer = await asyncio.open_connection(HOST, self.upstream)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
         finally:
