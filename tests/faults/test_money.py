@@ -13,6 +13,7 @@ from glidemq_core import Budget, JobFailed, NewJob, Queue, Worker
 from glidemq_core._failpoints import MONEY_POINTS
 from glidemq_core.ledger import Ledger
 from tests.harness.money import INPUT, behaviour, money_problems, price, spender
+from tests.harness.processes import eventually
 from tests.harness.provider import Provider
 from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
@@ -84,11 +85,20 @@ async def test_of_200_calls_at_once_exactly_37_reach_the_provider(
         assert (job.attempt, job.run) == (1, 1)
 
 
+async def reserved(ledger: Ledger, name: str = "b") -> dict[str, object]:
+    """What is reserved of a budget now."""
+    state = await ledger.budget(name)
+    assert state is not None
+    return dict(state.reserved)
+
+
 async def until_nothing_is_reserved(ledger: Ledger, names: list[str]) -> None:
     """Wait until the runs of dead workers were found, and their reservations let go."""
-    async with asyncio.timeout(15):
-        while any([(await ledger.budget(name)).reserved for name in names]):  # type: ignore[union-attr]  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+
+    async def nothing() -> bool:
+        return not any([await reserved(ledger, name) for name in names])
+
+    await eventually(nothing, 15, "something is still reserved")
 
 
 async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
@@ -214,7 +224,7 @@ async def test_what_a_dead_worker_had_set_aside_and_not_sent_is_free_again(
     job = await queue.add("gate", {"gate": str(gate)}, budgets=["b"], estimate={"tokens": 60})
     worker = workers.start(lock_duration=0.4)
     await worker.until("waiting")
-    held = (await ledger.budget("b")).reserved  # type: ignore[union-attr]
+    held = await reserved(ledger)
 
     worker.kill()
     (tmp_path / "gate.2").touch()
@@ -249,7 +259,8 @@ async def test_a_run_stopped_while_it_reserves_gives_back_what_it_never_sent(
             proxy.hold(up=False)
             go.set()
             await asyncio.to_thread(reserves.wait)
-            held = (await ledger.budget("b")).reserved  # type: ignore[union-attr]
+            await eventually(lambda: reserved(ledger), what="the server has not applied it")
+            held = await reserved(ledger)
             await asyncio.sleep(0.6)  # its time runs out while nobody hears the answer
             proxy.release()
             with pytest.raises(JobFailed, match="timeout"):
