@@ -45,8 +45,6 @@ async def main() -> None:
             chunks = [chunk async for chunk in job.stream()]
             usage = (await job.snapshot()).usage
 
-        # Its log is written by its own process, and may be a moment behind the job.
-        await asyncio.to_thread(provider.wait, "end", count=3)
         refused, broken, good = provider.calls(model="some-model")
         print(f"attempt 1: refused with {refused.status}")
         print(f"attempt 2: broke off after {broken.output} tokens")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -17,7 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from tests.harness.processes import ROOT, unwatch, wait_until, watch
+from tests.harness.servers import free_port
 
 TEXT = "one two three four five six seven eight"
 STALL = 30.0  # seconds; whoever waits for it has missed the silence
@@ -34,11 +36,17 @@ class MockServer:
     """
 
     name = ""
+    port = 0
 
-    def __init__(self) -> None:
-        self.port = _free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.openai_url = f"{self.url}/v1"
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def openai_url(self) -> str:
+        """The base URL for OpenAI's client."""
+        return f"{self.url}/v1"
 
     @classmethod
     def command(cls) -> list[str] | None:
@@ -77,30 +85,40 @@ class MockServer:
     def __enter__(self) -> Self:
         command = self.command()
         assert command is not None
-        self._process = subprocess.Popen(
-            [*command, "-p", str(self.port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": ""},
-            start_new_session=True,
-        )
-        watch(self._process.pid)
-        wait_until(self._answers, 30, f"{self.name} answers")
-        return self
+        for _ in range(5):
+            self.port = free_port()
+            self._process = subprocess.Popen(
+                [*command, "-p", str(self.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": ""},
+                start_new_session=True,
+            )
+            watch(self._process.pid)
+            wait_until(lambda: self._has_ended or self._listens, 30, f"{self.name} listens")
+            if not self._has_ended:
+                return self
+            unwatch(self._process.pid)  # somebody else took the port in between
+        raise AssertionError(f"{self.name} does not start")
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
         unwatch(self._process.pid)
 
-    def _answers(self) -> bool:
-        assert self._process.poll() is None, f"{self.name} has ended"
+    @property
+    def _has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def _listens(self) -> bool:
+        # Not just any answer: somebody else's server on this port answers just as well.
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return True
-        except OSError:
+            sockets = psutil.Process(self._process.pid).net_connections("tcp")
+        except psutil.Error:
             return False
+        return any(one.status == "LISTEN" and one.laddr.port == self.port for one in sockets)
 
 
 class LLMock(MockServer):
@@ -224,9 +242,3 @@ _AIMOCK_FAULTS = {
     "malformed": {"chaos": {"malformedRate": 1}},
 }
 _NO_FIXTURES = Path(__file__).with_name("aimock.json")
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

@@ -151,7 +151,7 @@ async def test_each_call_is_settled_before_the_next_reserves(
 
 async def test_stalled_model_is_left_for_the_next(clients, provider, models, run):
     models([Behaviour(faults={2: "hang"})], [Behaviour(tokens=5)])
-    handler = chat_handler(clients, settings=MeterSettings(idle_timeout=0.3))
+    handler = chat_handler(clients, settings=MeterSettings(idle_timeout=1))
 
     ended = await run(
         handler, {"model": models.first, "messages": ASK}, fallbacks=[{"model": models.second}]
@@ -159,7 +159,7 @@ async def test_stalled_model_is_left_for_the_next(clients, provider, models, run
 
     assert ended.text == FIVE
     assert ended.job.hops[0]["category"] == "stream_interrupted"
-    assert ended.job.hops[0]["seconds"] >= 0.3
+    assert ended.job.hops[0]["seconds"] >= 1
 
 
 async def test_all_models_fail_and_the_next_attempt_starts_over(clients, provider, models, run):

@@ -21,7 +21,8 @@ def running(tmp_path_factory):
 def provider(running):
     """The module's provider, with an empty log."""
     running.log.write_text("")
-    return running
+    yield running
+    running.wait("end", count=len(running.events("start")))  # or they would be in the next one's
 
 
 @pytest.fixture
@@ -71,7 +72,6 @@ async def test_chat_streams_its_text_and_the_usage_it_bills(chat, provider):
         usage.completion_tokens,
         usage.prompt_tokens_details.cached_tokens,
     ) == (7, 7, 2)
-    provider.wait("end")
     assert provider.billed(tag="a") == {"input": 5, "cached_input": 2, "output": 7}
 
 
@@ -110,7 +110,6 @@ async def test_embeddings_bill_input_alone(chat, provider):
     )
 
     assert ([item.index for item in answer.data], answer.usage.prompt_tokens) == ([0, 1], 3)
-    provider.wait("end")
     assert provider.billed(model="e") == {"input": 3}
 
 
@@ -120,7 +119,6 @@ async def test_embeddings_fail_as_planned(chat, provider):
     with pytest.raises(openai.InternalServerError):
         await chat.embeddings.create(model="e", input="one two")
 
-    provider.wait("end")
     assert provider.billed() == {}
 
 
@@ -142,7 +140,7 @@ async def test_refused_call_bills_nothing_and_carries_headers(chat, provider):
         await chat.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
 
     assert caught.value.response.headers["retry-after"] == "2"
-    assert (provider.wait("end")[0]["status"], provider.billed()) == (429, {})
+    assert (provider.events("end")[0]["status"], provider.billed()) == (429, {})
 
 
 async def test_overload_after_status_200_is_an_error_event(claude, provider):
@@ -156,7 +154,6 @@ async def test_overload_after_status_200_is_an_error_event(claude, provider):
         200,
         "overloaded_error",
     )
-    provider.wait("end")
     assert provider.billed() == {"input": 2, "output": 2}
 
 
@@ -166,7 +163,7 @@ async def test_broken_connection_bills_what_was_generated(chat, provider, fault)
     with pytest.raises((openai.APIConnectionError, httpx.TransportError)):
         await read(chat.chat.completions.create(**stream(Behaviour(input=1, faults={4: fault}))))
 
-    assert (provider.wait("end")[0]["outcome"], provider.billed()) == (
+    assert (provider.events("end")[0]["outcome"], provider.billed()) == (
         fault,
         {"input": 1, "output": 4},
     )
@@ -241,7 +238,6 @@ async def test_limit_admits_so_many_and_tells_the_others_when(chat, provider):
 
     provider.limit(None)
     assert 0 < float(caught.value.response.headers["retry-after"]) <= 30
-    provider.wait("end", count=3)
     assert (provider.busiest(30), len(provider.calls())) == (2, 3)
 
 
@@ -256,7 +252,6 @@ async def test_log_knows_how_many_calls_were_open_at_once(chat, provider):
     provider.open("together")
     await asyncio.gather(*calls)
 
-    provider.wait("end", count=3)
     assert provider.most_at_once() == 3
 
 
@@ -264,7 +259,6 @@ def test_log_without_a_path_is_gone_afterwards():
     with FakeProvider() as provider:
         with openai.OpenAI(base_url=provider.openai_url, api_key="-") as client:
             client.embeddings.create(model="e", input="one", encoding_format="float")
-        provider.wait("end")
         assert provider.log.exists()
 
     assert not provider.log.exists()

@@ -15,7 +15,8 @@ from glidemq_llm import AnswerUnreadable, MeterSettings, wrap
 from glidemq_llm._drivers import Kept, readable
 from glidemq_llm.metering import MeteredCall
 from tests.harness.llm_clients import OpenAIChat
-from tests.harness.provider import Behaviour
+from tests.harness.processes import eventually
+from tests.harness.provider import Behaviour, ended_call
 
 TURN = [{"role": "user", "content": "say it"}]
 
@@ -63,15 +64,20 @@ async def test_cancelled_stream_is_booked_as_billed(
         assert not (await job.snapshot()).usage.calls
         provider.open(model)
         found = await booked(job)
+        billed = provider.billed(model=model)
+
+        async def is_settled():  # it is booked on the job first
+            return (await ledger.budget(budget)).total_tokens == sum(billed.values())
+
+        await eventually(is_settled)
         state = await ledger.budget(budget)
 
     (call,) = provider.calls(model=model)
     assert found.state == "cancelled"
     assert call.outcome == "complete"
-    assert dict(found.usage.tokens) == provider.billed(model=model)
+    assert dict(found.usage.tokens) == billed
     assert found.usage.calls[0]["status"] == "complete"
     assert [chunk.type for chunk in chunks][-2:] == ["done", "end"]
-    assert state.total_tokens == sum(provider.billed(model=model).values())
     assert state.reserved == {}
     assert (await ledger.audit(budget)).problems == ()
 
@@ -105,14 +111,13 @@ async def test_cancelled_whole_answer_is_booked_as_billed(
 ):
     plan(Behaviour(tokens=20, input=20, faults={0: f"gate:{model}"}))
     wrapped = wrap(client, on_cancel="drain")
-    seen = len(provider.events("gate"))
 
     async def handler(_job):
         await api.whole(wrapped, model)
 
     async with Worker(queue.name, handler, connection=url):
         job = await queue.add("job")
-        await asyncio.to_thread(provider.wait, "gate", count=seen + 1)
+        await eventually(lambda: model in {event["gate"] for event in provider.events("gate")})
         await job.cancel()
         [chunk async for chunk in job.stream()]
         provider.open(model)
@@ -127,7 +132,6 @@ async def test_draining_is_bounded(provider, model, plan, queue, url):
     api = OpenAIChat()
     client = api.make(provider)
     wrapped = wrap(client, on_cancel="drain", drain_timeout=0.2)
-    seen = len(provider.events("end"))
 
     async def handler(_job):
         async for _ in await api.stream(wrapped, model):
@@ -139,25 +143,28 @@ async def test_draining_is_bounded(provider, model, plan, queue, url):
         await job.cancel()
         found = await booked(job)
 
-    await asyncio.to_thread(provider.wait, "end", count=seen + 1)
-    assert provider.calls(model=model)[0].outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
     assert found.usage.calls[0]["status"] != "complete"
     assert found.usage.tokens["output"] >= 10
     await client.close()
 
 
 async def test_sync_client_reads_on_before_its_thread_ends(provider, model, plan, run):
-    plan(Behaviour(tokens=60, pace=0.01, input=20))
+    plan(Behaviour(tokens=60, input=20, faults={10: f"gate:{model}"}))
     client = openai.OpenAI(base_url=provider.openai_url, api_key="k")
     wrapped = wrap(client, on_cancel="drain")
+    running = []
 
-    def handler(_job):
+    def handler(job):
+        running.append(job)
         for _ in wrapped.chat.completions.create(model=model, messages=TURN, stream=True):
             pass
 
     async def cancel(job):
-        await reads(job, "t3")
+        await reads(job, "t9")
         await job.cancel()
+        await eventually(lambda: running[0].cancelled)
+        provider.open(model)
 
     ended = await run(handler, beside=cancel)
 

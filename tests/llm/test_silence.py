@@ -14,7 +14,7 @@ from glidemq_core import Worker
 from glidemq_llm import MeterSettings, chat_handler, wrap
 from glidemq_llm._drivers import _Watch
 from glidemq_llm.metering import MeteredCall
-from tests.harness.provider import Behaviour
+from tests.harness.provider import Behaviour, ended_call
 
 FIVE = "t0 t1 t2 t3 t4 "
 TURN = [{"role": "user", "content": "say it"}]
@@ -115,7 +115,6 @@ async def test_call_without_an_answer_is_given_up_and_its_input_booked(
 ):
     plan(Behaviour(faults={-1: "hang"}))
     wrapped = wrap(client, call_timeout=0.3)
-    seen = len(provider.events("end"))
 
     async def handler(_job):
         await api.whole(wrapped, model)
@@ -124,8 +123,7 @@ async def test_call_without_an_answer_is_given_up_and_its_input_booked(
 
     assert ended.job.error.error_class.endswith("StreamStalled")
     assert ended.tokens["input"] > 0
-    await asyncio.to_thread(provider.wait, "end", count=seen + 1)
-    assert provider.calls(model=model)[0].outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
 
 
 # -- long waits -------------------------------------------------------------------

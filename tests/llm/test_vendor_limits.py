@@ -52,7 +52,9 @@ async def test_headers_of_an_answer_bound_the_limiter(
 
     assert ended.job.result == ended.text == "t0 t1 t2 t3 t4 "
     assert ended.tokens == provider.billed(model=model)
-    assert (await ledger.limiter_state(limiter)).axes["rpm"].remaining <= 2  # of 29
+    assert (await ledger.limiter_state(limiter)).axes[
+        "rpm"
+    ].remaining < 15  # of 29, and one more a second
 
 
 async def test_another_worker_waits_for_what_the_first_was_told(

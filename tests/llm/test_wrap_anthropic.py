@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import anthropic
 import pytest
 
 from glidemq_llm import wrap
-from tests.harness.provider import Behaviour
+from tests.harness.provider import Behaviour, ended_call
 
 ASK = {"max_tokens": 1000, "messages": [{"role": "user", "content": "say it"}]}
 FIVE = "t0 t1 t2 t3 t4 "
@@ -91,8 +90,7 @@ async def test_stream_helper_left_early(client, provider, model, plan, run):
 
     ended = await run(handler)
 
-    await asyncio.to_thread(provider.wait, "end", count=len(provider.events("start")))
-    assert provider.calls(model=model)[0].outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
     assert ended.statuses == ["partial"]
     assert ended.text == FIVE
 

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import openai
 import pytest
 from pydantic import BaseModel
 
 from glidemq_llm import wrap
-from tests.harness.provider import Behaviour
+from tests.harness.provider import Behaviour, ended_call
 
 ASK = [{"role": "user", "content": "say it"}]
 FIVE = "t0 t1 t2 t3 t4 "
@@ -90,7 +88,7 @@ async def test_broken_sync_stream_is_tried_again(sync_client, provider, model, p
 
 async def test_stalled_sync_stream_ends(sync_client, provider, model, plan, run):
     plan(Behaviour(tokens=9, faults={3: "hang"}))
-    wrapped = wrap(sync_client, first_event_timeout=0.4, idle_timeout=0.4)
+    wrapped = wrap(sync_client, first_event_timeout=1, idle_timeout=1)
 
     def handler(_job):
         stream = wrapped.chat.completions.create(model=model, messages=ASK, stream=True)
@@ -116,8 +114,7 @@ async def test_sync_stream_left_early(sync_client, provider, model, plan, run):
 
     ended = await run(handler)
 
-    await asyncio.to_thread(provider.wait, "end", count=len(provider.events("start")))
-    assert provider.calls(model=model)[0].outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
     assert ended.tokens["output"] > 2
     assert ended.of("done")[0].content == "cancelled"
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import time
 
@@ -12,7 +11,7 @@ import pytest
 
 from glidemq_core.errors import InvalidOption
 from glidemq_llm import chat_handler, wrap
-from tests.harness.provider import Behaviour
+from tests.harness.provider import Behaviour, ended_call
 
 FIVE = "t0 t1 t2 t3 t4 "
 ASK = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "say it"}]
@@ -43,20 +42,6 @@ def streaming(vendor, client, model, **options):
         return "".join([vendor.text(event) async for event in stream])
 
     return handler
-
-
-async def has_ended(provider, model):
-    """The call, once it has ended."""
-
-    def look():
-        while True:
-            seen = len(provider.events("end"))  # before the look, so that none is missed
-            call = provider.calls(model=model)[-1]
-            if call.ended is not None:
-                return call
-            provider.wait("end", count=seen + 1)
-
-    return await asyncio.to_thread(look)
 
 
 async def test_streamed_answer(vendor, client, provider, model, plan, run):
@@ -177,14 +162,14 @@ async def test_silence_ends_the_call(vendor, client, provider, model, plan, run)
     ended = await run(streaming(vendor, client, model, idle_timeout=0.3))
 
     assert ended.job.error.error_class.endswith("StreamStalled")
-    assert (await has_ended(provider, model)).outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
 
 
 async def test_silence_ends_the_call_of_a_thread(vendor, client_now, provider, model, plan, run):
     if vendor.name == "gemini":
         pytest.skip("the SDK's timeout bounds the whole answer: it is the client's to set")
     plan(Behaviour(tokens=9, input=20, faults={3: "hang"}))
-    wrapped = wrap(client_now, idle_timeout=0.4, first_event_timeout=0.4)
+    wrapped = wrap(client_now, idle_timeout=1, first_event_timeout=1)
 
     def handler(_job):
         return [vendor.text(event) for event in vendor.stream_now(wrapped, model)]
@@ -193,7 +178,7 @@ async def test_silence_ends_the_call_of_a_thread(vendor, client_now, provider, m
 
     assert ended.job.error.error_class.endswith("StreamStalled")
     assert ended.tokens["output"] > 0
-    assert (await has_ended(provider, model)).outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
 
 
 async def test_cancel_closes_the_connection(vendor, client, provider, model, plan, spend):
@@ -210,7 +195,7 @@ async def test_cancel_closes_the_connection(vendor, client, provider, model, pla
 
     ended = await spend(streaming(vendor, client, model), beside=cancel)
 
-    call = await has_ended(provider, model)
+    call = await ended_call(provider, model)
     assert ended.job.state == "cancelled"
     assert call.outcome == "caller left"
     assert call.ended - cancelled_at < 1
@@ -233,7 +218,7 @@ async def test_leaving_early_closes_the_connection(vendor, client, provider, mod
     ended = await run(handler)
 
     assert ended.job.result == "enough"
-    assert (await has_ended(provider, model)).outcome == "caller left"
+    assert (await ended_call(provider, model)).outcome == "caller left"
     assert ended.tokens["output"] > 2
     assert ended.of("done")[0].content == "cancelled"
 

@@ -61,6 +61,9 @@ class ProviderCall:
 class FakeProvider:
     """The process and its log; a context manager. Its methods block for a few milliseconds at most, except the waits.
 
+    Who has the end of an answer finds its call in the log, ended and billed. That its caller has left, the provider sees
+    a moment later: wait for that.
+
     Args:
         log: The JSON-lines file it writes. None: one that is gone afterwards.
     """

@@ -59,6 +59,7 @@ class Call:
     outcome: str = "complete"
     status: int = 200
     complaint: str | None = None
+    is_noted: bool = False  # that it has ended
 
     @property
     def id(self) -> str:
@@ -240,7 +241,12 @@ class ProviderServer:
             return Behaviour.read(asked)
         return self._usual.get(model) or self._usual.get("*") or Behaviour()
 
-    def _end(self, call: Call) -> None:
+    def _end(self, call: Call, outcome: str | None = None) -> None:
+        """Note the end of a call, once; before its last words are sent, so that who has them finds it in the log."""
+        if call.is_noted:
+            return
+        call.is_noted = True
+        call.outcome = outcome or call.outcome
         billed = {
             "input": call.input if call.is_billed else 0,
             "cached": call.cached if call.is_billed else 0,
@@ -258,20 +264,23 @@ class ProviderServer:
         headers |= shape.headers() | dict(behaviour.headers)
         wait = self._limit.wait() if self._limit else 0.0
         if wait:
-            call.status, call.outcome = 429, "limited"
+            call.status = 429
+            self._end(call, "limited")
             body = shape.http_error(429, None, None, "Rate limit reached")
             # Rounded up: who waits as long as told is admitted.
             more = {"retry-after-ms": str(int(wait * 1000) + 1), "retry-after": f"{wait:.3f}"}
             return await _send_json(writer, 429, body, headers | more)
         if behaviour.status >= 400:
-            call.status, call.outcome = behaviour.status, "error"
+            call.status = behaviour.status
             body = shape.http_error(
                 behaviour.status, behaviour.error_type, behaviour.error_code, behaviour.message
             )
             await asyncio.sleep(behaviour.first)
+            self._end(call, "error")
             return await _send_json(writer, behaviour.status, body, headers)
         if call.complaint:
-            call.status, call.outcome = 400, "error"
+            call.status = 400
+            self._end(call, "error")
             body = shape.http_error(400, None, None, call.complaint)
             return await _send_json(writer, 400, body, headers)
         if call.is_stream:
@@ -296,14 +305,15 @@ class ProviderServer:
                 await _send_chunk(writer, _MALFORMED)
             elif fault and fault.startswith("alive:"):
                 await self._keep_alive(call, fault[6:], writer)
-            elif fault == "error":
-                await _send_chunk(writer, shape.error_event(call))
-            if fault in ("error", "end"):
-                call.outcome = fault
+            elif fault in ("error", "end"):
+                self._end(call, fault)
+                if fault == "error":
+                    await _send_chunk(writer, shape.error_event(call))
                 break
             if number < len(call.words):
                 await _send_chunk(writer, shape.token(call, await self._next(call)))
         else:
+            self._end(call)
             for event in (*shape.after_text(call), *shape.finish(call)):
                 await _send_chunk(writer, event)
         await _send_chunk(writer, b"")
@@ -316,16 +326,18 @@ class ProviderServer:
         for number in range(len(call.words) + 1):
             fault = await self._fault(call, number)
             if fault == "error":
-                call.status, call.outcome = 529, "error"
+                call.status = 529
+                self._end(call, "error")
                 return await _send_json(
                     writer, 529, shape.http_error(529, None, None, "Overloaded"), headers
                 )
             if fault in ("malformed", "end"):
-                call.outcome = fault
+                self._end(call, fault)
                 text = json.dumps(shape.whole(call)).encode()
                 return await _send(writer, 200, text[: len(text) // 2], headers)
             if number < len(call.words):
                 await self._next(call)
+        self._end(call)
         await _send_json(writer, 200, shape.whole(call), headers)
         return None
 
