@@ -3,16 +3,18 @@
 -- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
 --           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
 --           keep_completed?: str, keep_failed?: str, dead_letter?: str, repeat?: bool}
--- reply  [packed [codes, token, claims, next_ms, more, revision, outbox, limits], data of each claim in order…]
+-- reply  [packed [codes, token, claims, next_ms, more, revision, outbox, limits], data of each claim in order…,
+--        flat journal of each claim that has journal = 1, in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
---        place, has_journal, fallback_index]
+--        place, journal, fallback_index]; journal: 0 none, 1 comes along, 2 has to be asked for (see job_journal)
 --        next_ms: until a call could do something, -1: nothing known; more: 1 when startable jobs are left
 --        limits: version of the queue's own limiters (see queue_limits), 0: it has none
 -- error  ARG
 -- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims
 local arg = require('lib.arg')
 local build = require('lib.build')
+local cargo = require('lib.cargo')
 local change = require('lib.change')
 local claim = require('lib.claim')
 local defaults = require('lib.defaults')
@@ -47,22 +49,19 @@ end
 
 --- The reply of a repeated turn: its outcomes as they were, its claims as far as they are still this worker's.
 local function again(root, stored, call)
-  local claims, data = {}, {}
+  local goods = cargo.new()
   for _, id in ipairs(stored[3]) do
-    local line, text = claim.describe(root, id, stored[2], call)
-    if line then
+    if claim.add_again(goods, root, id, stored[2], call) then
       redis.call('ZREM', layout.index(root, 'waiting'), id)
       redis.call('ZREM', layout.index(root, 'suspects'), id)
-      claims[#claims + 1] = line
-      data[#data + 1] = text
     end
   end
-  return { cmsgpack.pack({ stored[1], stored[2], claims, 0, 0, build.revision }), unpack(data) }
+  return cargo.reply(goods, { stored[1], stored[2], goods.claims, 0, 0, build.revision })
 end
 
 local function take(root, now, meta, call)
   if call.want == 0 or meta.paused then
-    return '', {}, {}, change.begin(root)
+    return '', cargo.new(), change.begin(root)
   end
   return claim.take(root, now, call, call.keep)
 end
@@ -93,14 +92,15 @@ local function turn(keys, args)
   lease.note_started(root, started, now)
   local codes = hand_in.run(root, now, done, call)
   upkeep.run(root, now, meta, call)
-  local token, claims, data, tx = take(root, now, meta, call)
+  local token, goods, tx = take(root, now, meta, call)
+  local claims = goods.claims
   turns.store(root, call.worker, call.turn, highest, codes, token, claims)
   change.leave(tx)
   local more = pass_on(root, call, #claims, meta)
   local pending = redis.call('EXISTS', layout.outbox(root))
   local next_ms = #claims < call.want and upkeep.next_ms(root, now) or 0
   local limits = num.of(values[5], 0)
-  return { cmsgpack.pack({ codes, token, claims, next_ms, more, build.revision, pending, limits }), unpack(data) }
+  return cargo.reply(goods, { codes, token, claims, next_ms, more, build.revision, pending, limits })
 end
 
 return { run = turn, flags = { 'allow-oom' } }

@@ -1,4 +1,5 @@
 --- claim: give waiting jobs to a worker. A job is claimed with a lease token and a deadline in `active`.
+local cargo = require('lib.cargo')
 local change = require('lib.change')
 local ending = require('lib.ending')
 local job = require('lib.job')
@@ -36,27 +37,19 @@ local function is_expired(record, now)
   return record.expires_at and not record.started_at and tonumber(record.expires_at) <= now
 end
 
---- A claim as the reply carries it.
-local function describe(id, record, run, lease, suspect)
-  return {
-    id, run, num.of(record.attempt, 1), record.name, num.of(record.created_at, 0), num.of(record.stalled, 0), lease,
-    suspect, record.options or '', record.commit or '', num.of(record.place, 0),
-    job.has_satellite(record.satellites, 'steps') and true or false, num.of(record.fallback_index, 0),
-  }
-end
-
---- A claim made by an earlier call, if its token is still current.
-function claim.describe(root, id, token, call)
+--- Add to `goods` a claim made by an earlier call, if its token is still current; answers whether it is.
+function claim.add_again(goods, root, id, token, call)
   local record = job.read(root, id, claim.FIELDS)
   if not record or record.token ~= token or record.state ~= 'active' then
-    return nil
+    return false
   end
   local run, lease = num.of(record.run, 1), num.of(record.lock_ms, call.lease_ms)
-  return describe(id, record, run, lease, record.started_run == record.run), record.data or ''
+  cargo.add(goods, root, id, record, run, lease, record.started_run == record.run)
+  return true
 end
 
---- Stage one claim; answers its line of the reply.
-local function take(tx, head, record, call, token)
+--- Stage one claim.
+local function take(tx, goods, head, record, call, token)
   local id, index = head[1], head[3]
   local run = num.of(record.run, 0) + 1
   local lease = num.of(record.lock_ms, call.lease_ms)
@@ -70,7 +63,7 @@ local function take(tx, head, record, call, token)
   end
   change.move(tx, id, index, 'active', tx.now + lease, fields)
   change.note(tx, 'active', id)
-  return describe(id, record, run, lease, index == 'suspects')
+  cargo.add(goods, tx.root, id, record, run, lease, index == 'suspects')
 end
 
 local function expire(tx, id, index)
@@ -79,15 +72,15 @@ local function expire(tx, id, index)
 end
 
 --- Claim up to call.want jobs. `call` is {worker, nonce, want, lease_ms, suspects}.
--- Answers the token, the claims and, aligned with them, their data; and the transaction, whose `leave` is up to the
--- caller: until the claims are out of the line, a turn that breaks off can take them once more.
+-- Answers the token, the cargo, and the transaction, whose `leave` is up to the caller: until the claims are out of the
+-- line, a turn that breaks off can take them once more.
 function claim.take(root, now, call, defaults)
   local heads = candidates(root, call.want, call.suspects == 0)
   if #heads == 0 then
-    return '', {}, {}, change.begin(root)
+    return '', cargo.new(), change.begin(root)
   end
   local token = num.text(redis.call('HINCRBY', layout.meta(root), 'lease', 1)) .. '-' .. call.nonce
-  local tx, overdue, claims, data = change.begin(root), ending.begin(root, now, defaults), {}, {}
+  local tx, overdue, goods = change.begin(root), ending.begin(root, now, defaults), cargo.new()
   tx.now = now
   for _, head in ipairs(heads) do
     local record = job.read(root, head[1], claim.FIELDS)
@@ -96,13 +89,12 @@ function claim.take(root, now, call, defaults)
     elseif is_expired(record, now) then
       expire(overdue, head[1], head[3])
     else
-      claims[#claims + 1] = take(tx, head, record, call, token)
-      data[#data + 1] = record.data or ''
+      take(tx, goods, head, record, call, token)
     end
   end
   ending.commit(overdue)
   change.enter(tx)
-  return token, claims, data, tx
+  return token, goods, tx
 end
 
 return claim

@@ -84,7 +84,7 @@ class Executor:
         return outcomes.of_result(value, run.claim.attempt)
 
     async def _call_handler(self, run: Run, job: RunningJob) -> object:
-        if run.claim.has_journal:
+        if run.claim.journal and run.journal is None:
             await self._load_journal(run)
         handler, is_async, run.limits = self._find(run)
         if run.stop_reason is not None:

@@ -84,7 +84,7 @@ class Gate:
             costs = {"total": estimate["cost"]} if estimate.get("cost") else {}
             await self.reserve(call, tokens=tokens, costs=costs, ttl=_START_TTL, sent=False)
             self._start_call = call
-        elif not self._run.claim.has_journal:
+        elif not self._run.claim.journal:
             await self._look(tokens={"input": 1}, costs={"total": 1}, limiters=self._limiters(()))
 
     async def stop_if_overspent(self) -> None:

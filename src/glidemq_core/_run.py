@@ -40,7 +40,7 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
     options: str
     commit: str
     place: float
-    has_journal: bool
+    journal: int  # 0: it has none, 1: it came along, 2: it has to be asked for
     fallback_index: int
 
 
@@ -77,7 +77,15 @@ class Run:
         "updating",
     )
 
-    def __init__(self, claim: Claim, data: bytes, token: str, *, sent_at: float) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        data: bytes,
+        token: str,
+        *,
+        sent_at: float,
+        journal: list[bytes] | None = None,
+    ) -> None:
         self.id = claim.id
         self.claim = claim
         self.data = data
@@ -101,7 +109,7 @@ class Run:
         self.updates = 0
         # One at a time: one that overtook another would make the server take that for a repeat.
         self.updating = asyncio.Lock()
-        self.journal: Journal | None = None
+        self.journal = None if journal is None else Journal(journal)
         self.open_waits: set[str] = set()
         self.busy = 0
         self.gate: Gate | None = None

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -142,11 +142,19 @@ class Turns:
         self.limits_version = version
 
 
-def _read(header: _Header, payloads: list[bytes], sent_at: float) -> TurnReply:
-    token = header.token
+def _read(header: _Header, payloads: list[Any], sent_at: float) -> TurnReply:
+    """Behind the header: the data of each claim, then the journals of those that brought one."""
+    token, claims = header.token, header.claims
+    data_of, journals = payloads[: len(claims)], iter(payloads[len(claims) :])
     runs = [
-        Run(claim, data, token, sent_at=sent_at)
-        for claim, data in zip(header.claims, payloads, strict=True)
+        Run(
+            claim,
+            data,
+            token,
+            sent_at=sent_at,
+            journal=next(journals) if claim.journal == 1 else None,
+        )
+        for claim, data in zip(claims, data_of, strict=True)
     ]
     next_in = header.next_ms / 1000 if header.next_ms > 0 else None
     return TurnReply(header.codes, runs, next_in, bool(header.more), bool(header.outbox))

@@ -14,6 +14,7 @@ import pytest
 from glidemq_core import ConnectionLost, JobCancelled, NewJob, Queue, Worker, _glide_setup
 from glidemq_core._turns import Turns, TurnSettings
 from tests.harness.auditor import all_events, audit
+from tests.harness.processes import eventually
 from tests.harness.proxy import Ending, Proxy, Rule
 from tests.harness.servers import Connection, ReplyError, ValkeyServer
 from tests.harness.workers import Workers, until, until_started
@@ -125,6 +126,41 @@ async def test_turns_whose_replies_are_lost_run_each_job_once(
     assert sum(rule.count for rule in rules) >= 3
     assert [ran[handle.id] for handle in handles] == [1] * 20
     assert [(await handle.snapshot()).run for handle in handles] == [1] * 20
+
+
+@endings
+async def test_claim_whose_reply_is_lost_brings_again_what_its_job_remembers(
+    server: ValkeyServer, queue: Queue, proxy: Proxy, ending: Ending
+):
+    paid: list[str] = []
+    asked = proxy.watch(b"glidemq_1_job_journal")
+
+    async def handler(job):
+        if job.name == "echo":
+            return job.data
+        step = await job.step("pay", paid.append, job.id)
+        return [step, (await job.wait_for_signal("go")).data]
+
+    handles = await queue.add_many([NewJob(name="n") for _ in range(20)])
+    async with Worker(queue.name, handler, connection=proxy.url, concurrency=20):
+        await eventually(lambda: _are_suspended(queue, 20))
+    rule = lose(proxy, "turn", ending)
+    for n, handle in enumerate(handles):
+        await handle.signal("go", n)
+
+    async with Worker(queue.name, handler, connection=proxy.url, concurrency=20):
+        assert [await handle.result(timeout=15) for handle in handles] == [
+            [None, n] for n in range(20)
+        ]
+        await audit(server, queue, [handle.id for handle in handles])
+
+    assert (rule.count, asked.count) == (1, 0)
+    assert Counter(paid) == Counter(handle.id for handle in handles)
+    assert [(await handle.snapshot()).run for handle in handles] == [2] * 20
+
+
+async def _are_suspended(queue: Queue, count: int) -> bool:
+    return (await queue.counts())["suspended"] == count
 
 
 @endings

@@ -69,6 +69,8 @@ class Claim:
     place: float
     token: str
     data: bytes
+    has_journal: bool = False
+    journal: dict[str, str] | None = None
 
 
 _WIRE_FIELDS = 11
@@ -266,13 +268,21 @@ def turn_args(worker: str, number: int, **more: object) -> dict[str, object]:
     }
 
 
-def read_turn(reply: list[bytes]) -> TurnReply:
+def read_turn(reply: list[Any]) -> TurnReply:
     """A turn's reply, unpacked."""
     codes, token, claims, next_ms, more, *_ = _unpack(reply[0])
+    data, journals = reply[1 : len(claims) + 1], iter(reply[len(claims) + 1 :])
     found = [
-        Claim(*line[:_WIRE_FIELDS], token=token, data=data)
-        for line, data in zip(claims, reply[1:], strict=True)
+        Claim(
+            *line[:_WIRE_FIELDS],
+            token=token,
+            data=data,
+            has_journal=bool(line[_WIRE_FIELDS]),
+            journal=_pairs(next(journals)) if line[_WIRE_FIELDS] == 1 else None,
+        )
+        for line, data in zip(claims, data, strict=True)
     ]
+    assert not list(journals)
     return TurnReply(codes, token, found, next_ms, more)
 
 
