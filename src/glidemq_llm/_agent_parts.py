@@ -39,9 +39,13 @@ def calls_of(given: Sequence[Mapping[str, str]], turn: int) -> list[Call]:
     ]
 
 
-def said(text: str, calls: Sequence[Call]) -> dict[str, Any]:
-    """The model's message; arguments that are no JSON would be refused when they are sent back."""
-    return {
+def said(text: str, calls: Sequence[Call], own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The model's message; arguments that are no JSON would be refused when they are sent back.
+
+    Args:
+        own: What its vendor wants to see again (`_sent_back`).
+    """
+    message: dict[str, Any] = {
         "role": "assistant",
         "content": text,
         "tool_calls": [
@@ -53,6 +57,7 @@ def said(text: str, calls: Sequence[Call]) -> dict[str, Any]:
             for call in calls
         ],
     }
+    return message if own is None else {**message, "own": own}
 
 
 def _object(text: str) -> str:

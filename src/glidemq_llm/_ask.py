@@ -10,6 +10,7 @@ from glidemq_core.context import RunningJob
 from glidemq_core.errors import UnrecoverableError
 from glidemq_llm._drivers import AsyncDriver
 from glidemq_llm._fallback import Backend, Hop, Hops, Route, first_that_answers, routes_of
+from glidemq_llm._sent_back import Memory, said_to
 from glidemq_llm.metering import MeteredCall
 from glidemq_llm.settings import MeterSettings
 
@@ -41,15 +42,22 @@ class Chat:
         data: Mapping[str, Any],
         *,
         earlier: Hops = (),
+        memory: Memory | None = None,
     ) -> tuple[MeteredCall, int, Hops]:
         """Ask for the next message; see first_that_answers.
 
         Args:
             data: The job's, with what goes to the provider besides the messages.
+            memory: Notes what is to be sent back with the message.
         """
 
         async def ask(route: Route, hop: Hop) -> MeteredCall:
             module = route.backend.module
+            note = (
+                _hide
+                if memory is None
+                else memory.begin(module.CHAT_API, route.provider, route.model)
+            )
             request = self.request(route, messages, data)
             hop.call = new_call(job, route, module.CHAT_API, request, self.settings)
             driver = AsyncDriver(job, hop.call)
@@ -57,6 +65,7 @@ class Chat:
                 driver,
                 module,
                 lambda: module.send_chat(route.backend.client, driver.call.sent(request)),
+                note,
             )
             return hop.call
 
@@ -66,7 +75,8 @@ class Chat:
         self, route: Route, messages: Sequence[Any], data: Mapping[str, Any]
     ) -> dict[str, Any]:
         """The arguments of the SDK's call."""
-        said, params = list(messages), params_of(data, route)
+        whom = (route.backend.module.CHAT_API, route.provider, route.model)
+        said, params = [said_to(*whom, message) for message in messages], params_of(data, route)
         if self.convert is not None:
             said, params = self.convert(route.provider, said, params)
         return route.backend.module.chat_request(route.model, said, params)

@@ -1,7 +1,7 @@
 """Messages in the chat format, for vendors that have another one: text, images, tool calls and their results.
 
-What can't be carried over safely (signatures of thinking, a vendor's own kinds of parts) is refused, with a hint at
-`convert=`. Messages that are in the vendor's own format already are left alone.
+What can't be carried over safely (a vendor's own kinds of parts) is refused, with a hint at `convert=`. Messages that are
+in the vendor's own format already are left alone. Where the calls of tools are among those, `tool_calls` only name them.
 """
 
 from __future__ import annotations
@@ -115,28 +115,36 @@ def _parts(message: Given, names: dict[str, str], own: frozenset[str]) -> Iterat
         yield ToolResult(call_id, names.get(call_id, ""), _joined(message.get("content")))
         return
     content = message.get("content", message.get("parts"))
+    has_calls = False
     if isinstance(content, str):
         if content:
             yield Text(content)
     else:
         for part in map(fields, items(content)):
+            has_calls = has_calls or part.get("type") == "tool_use" or not _CALLS.isdisjoint(part)
             yield _part(part, own)
     for call in map(fields, items(message.get("tool_calls"))):
         function = fields(call.get("function"))
         call_id, name = text(call.get("id")) or "", text(function.get("name")) or ""
         names[call_id] = name
-        yield ToolUse(call_id, name, _arguments(function.get("arguments")))
+        if not has_calls:
+            yield ToolUse(call_id, name, read_arguments(function.get("arguments")))
+
+
+_CALLS = frozenset({"function_call", "functionCall", "toolUse"})
 
 
 def _part(part: Given, own: frozenset[str]) -> Part:
     kind = part.get("type")
+    if not own.isdisjoint(part):
+        return Own(part)
     if kind == "text" or (kind is None and isinstance(part.get("text"), str)):
         # A vendor's extras beside the text (a cache mark) are kept where the vendor has them.
         return Own(part) if own and len(part) > 2 else Text(part.get("text") or "")
     if kind == "image_url":
         image = part.get("image_url")
         return _image(image if isinstance(image, str) else str(fields(image).get("url")))
-    if kind in own or not own.isdisjoint(part):
+    if kind in own:
         return Own(part)
     return _refuse(kind or next(iter(part), None))
 
@@ -164,7 +172,12 @@ def _joined(content: object) -> str:
     return "".join(text(fields(part).get("text")) or "" for part in items(content))
 
 
-def _arguments(value: object) -> Mapping[str, Any]:
+def read_arguments(value: object) -> Mapping[str, Any]:
+    """The arguments of a tool call, which may be JSON text.
+
+    Raises:
+        UnrecoverableError: They are no JSON.
+    """
     if not isinstance(value, str):
         return fields(value)
     try:

@@ -37,6 +37,7 @@ from glidemq_llm._agent_parts import (
 from glidemq_llm._ask import Chat, Convert, Handler, answer_of, chat_data
 from glidemq_llm._fallback import Route, backends_of
 from glidemq_llm._read import fields, items
+from glidemq_llm._sent_back import Memory
 from glidemq_llm.errors import TurnsExceeded
 from glidemq_llm.metering import MeteredCall
 from glidemq_llm.pricing import Pricing
@@ -75,6 +76,9 @@ def agent_handler(
 
     What a tool raises, and arguments that it does not take, are told to the model; an UnrecoverableError ends the job.
     A tool is a step: it may use the job it is given, but not wait in it (`sleep`, `wait_for_signal`, ...).
+
+    Thinking and signatures go back to the model that made them, as Anthropic, Gemini, DeepSeek and OpenRouter ask for.
+    DeepSeek, which asks for more than that, is known by its name "deepseek" in `clients`.
 
     A turn that a budget (with `on_exceeded="fail"`) has no room for fails the job; `queue.retry` goes on from there
     when the cap was raised. Before it comes to that, when there is room for one more turn but hardly for another, the
@@ -129,7 +133,7 @@ class _Agent:
     """One run of one job.
 
     Attributes:
-        messages: The conversation so far, in the chat format.
+        messages: The conversation so far, in the chat format; the model's may have an `own` besides (`_sent_back`).
         turns: What the model's turns have brought; `done`: what became of its calls.
     """
 
@@ -154,7 +158,7 @@ class _Agent:
                 return self._result(turn)
             if len(self.turns) == self.max_turns:
                 raise TurnsExceeded(self.max_turns, pending=[call.name for call in calls])
-            self.messages.append(said(turn["text"], calls))
+            self.messages.append(said(turn["text"], calls, turn["own"]))
             refusals = [await self._refusal(call) for call in calls]
             outcomes = await _all(
                 [self._carry_out(call, why) for call, why in zip(calls, refusals, strict=True)]
@@ -185,10 +189,13 @@ class _Agent:
         hops = [hop for turn in self.turns for hop in turn["hops"]]
         is_last = await self._is_last()
         data = _with_params(self.data, tool_choice="none") if is_last else self.data
+        memory = Memory()
         call, index, new = await self.chat.ask(
-            self.job, self.routes, self.messages, data, earlier=hops[-_HOPS:]
+            self.job, self.routes, self.messages, data, earlier=hops[-_HOPS:], memory=memory
         )
-        return {**answer_of(call, index), "is_last": is_last, "hops": new}
+        answer = answer_of(call, index)
+        own = memory.kept() if answer["tool_calls"] else None
+        return {**answer, "own": own, "is_last": is_last, "hops": new}
 
     async def _is_last(self) -> bool:
         """Has a budget room for this turn, but hardly for another?"""

@@ -147,6 +147,96 @@ def test_gemini_request_is_one_the_sdk_takes():
     assert contents[2].parts[0].function_response.name == "weather"
 
 
+SIGNED = [
+    {"role": "user", "content": "add them"},
+    {
+        "role": "assistant",
+        "content": [
+            {"text": "Hm", "thought": True},
+            {
+                "function_call": {"id": "own", "name": "add", "args": {}},
+                "thought_signature": "-_8=",
+            },
+        ],
+        "tool_calls": [{"id": "own", "function": {"name": "add", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "own", "content": "3"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {"id": "c1", "function": {"name": "add", "arguments": "{}"}},
+            {"id": "c2", "function": {"name": "add", "arguments": "{}"}},
+        ],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "4"},
+    {"role": "tool", "tool_call_id": "c2", "content": "5"},
+]
+
+
+def test_gemini_has_its_own_calls_back_as_they_were_and_answers_under_its_ids():
+    contents = gemini_request("gemini-2.5-pro", SIGNED, {})["contents"]
+
+    own = {"function_call": {"id": "own", "name": "add", "args": {}}}
+    assert contents[1]["parts"] == [
+        {"text": "Hm", "thought": True},
+        {**own, "thought_signature": b"\xfb\xff"},
+    ]
+    answer = {"id": "own", "name": "add", "response": {"result": "3"}}
+    assert contents[2]["parts"] == [{"function_response": answer}]
+    foreign = {"function_call": {"name": "add", "args": {}}}
+    assert contents[3]["parts"] == [foreign, foreign]
+
+
+@pytest.mark.parametrize("model", ["gemini-3-pro", "models/gemini-4-flash"])
+def test_gemini_is_told_which_calls_no_gemini_has_made(model):
+    contents = gemini_request(model, SIGNED, {})["contents"]
+
+    assert contents[1]["parts"][1]["thought_signature"] == b"\xfb\xff"
+    first, second = contents[3]["parts"]
+    assert first["thought_signature"] == b"skip_thought_signature_validator"
+    assert "thought_signature" not in second
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "thinks"),
+    [
+        ([{"type": "tool_use", "id": "c", "name": "add", "input": {}}], "enabled", False),
+        ([{"type": "tool_use", "id": "c", "name": "add", "input": {}}], "adaptive", True),
+        (
+            [
+                {"type": "redacted_thinking", "data": "x"},
+                {"type": "tool_use", "id": "c", "name": "add", "input": {}},
+            ],
+            "enabled",
+            True,
+        ),
+        ([{"type": "text", "text": "three"}], "enabled", True),
+    ],
+)
+def test_claude_does_not_think_on_where_another_model_has_called(said, kind, thinks):
+    messages = [
+        {"role": "user", "content": "add them"},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "go on"},
+    ]
+
+    request = anthropic_request("claude", messages, {"thinking": {"type": kind}})
+
+    assert ("thinking" in request) is thinks
+
+
+def test_ollama_has_the_arguments_of_calls_as_objects():
+    ollama = pytest.importorskip("ollama")
+    from glidemq_llm.providers.ollama import chat_request
+
+    request = chat_request("llama", CHAT[3:], {})
+
+    said = [ollama.Message.model_validate(message) for message in request["messages"]]
+    (call,) = said[0].tool_calls
+    assert (call.function.name, call.function.arguments) == ("weather", {"at": "Oslo"})
+
+
 def test_bedrock():
     request = bedrock_request("nova", CHAT, PARAMS)
 

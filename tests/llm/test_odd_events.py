@@ -21,6 +21,7 @@ from glidemq_llm import (
     parse_rate_limits,
 )
 from glidemq_llm._answers import is_empty
+from glidemq_llm._sent_back import Memory
 from glidemq_llm.metering import MeteredCall, MeterSettings
 
 CASES = json.loads((Path(__file__).parent / "data" / "usage_cases.json").read_text("utf-8"))[
@@ -30,7 +31,14 @@ ASK = {"model": "m", "messages": [{"role": "user", "content": "say something nic
 SETTINGS = MeterSettings(pricing=Pricing(overrides={"*": {"input": 1, "output": 10}}))
 
 TOOL = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
-CHAT = {"content": "a", "reasoning_content": "b", "refusal": "c", "tool_calls": [TOOL]}
+DETAIL = {"type": "reasoning.text", "text": "t", "signature": "s", "index": 0}
+CHAT = {
+    "content": "a",
+    "reasoning_content": "b",
+    "refusal": "c",
+    "tool_calls": [TOOL],
+    "reasoning_details": [DETAIL, DETAIL],
+}
 STREAMS = {
     "openai.chat": [
         {"model": "m", "choices": [{"index": 0, "delta": CHAT}]},
@@ -99,6 +107,11 @@ STREAMS = {
             "delta": {"type": "input_json_delta", "partial_json": "{"},
         },
         {"type": "content_block_stop", "index": 1},
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "thinking", "thinking": "", "signature": ""},
+        },
         {
             "type": "content_block_delta",
             "index": 0,
@@ -323,9 +336,11 @@ def put(event, path, odd):
 
 def take_in(api, events):
     """Feed a call with events."""
-    call = sent_call(api)
-    pieces = [piece for event in events for piece in call.feed(event)]
+    call, memory = sent_call(api), Memory()
+    note = memory.begin(api, "p", "m")
+    pieces = [piece for event in events for piece in call.feed(event) if note(event)]
     check(call, pieces, call.settle(call.fault()))
+    dumps(memory.kept(), "step")
 
 
 def take_whole(answer):

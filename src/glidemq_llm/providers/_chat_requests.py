@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from glidemq_llm._chat_format import (
@@ -30,8 +32,11 @@ _ANTHROPIC_PARTS: Final = frozenset(
 )
 _GEMINI_PARTS: Final = frozenset(
     """inline_data inlineData file_data fileData function_call functionCall function_response functionResponse
-    executable_code executableCode code_execution_result codeExecutionResult thought""".split()
+    executable_code executableCode code_execution_result codeExecutionResult thought thought_signature thoughtSignature
+    tool_call tool_response""".split()
 )
+# Google's own word for a call that no Gemini has made: Gemini 3 refuses calls without a signature.
+_NO_SIGNATURE: Final = b"skip_thought_signature_validator"
 _BEDROCK_PARTS: Final = frozenset(
     """image document video toolUse toolResult cachePoint reasoningContent guardContent""".split()
 )
@@ -67,7 +72,16 @@ def anthropic_request(model: str, messages: list[Any], params: Request) -> Reque
         {"role": turn.role, "content": [_anthropic_part(part) for part in turn.parts]}
         for turn in chat.turns
     ]
+    if fields(params.get("thinking")).get("type") == "enabled" and _began_without_thinking(turns):
+        del params["thinking"]
     return {**request, **limits, **params, "model": model, "messages": turns}
+
+
+def _began_without_thinking(turns: list[Request]) -> bool:
+    """Are tools answered that were called without thinking, by another model? Anthropic refuses to think from there on."""
+    said: list[Any] = turns[-2]["content"] if len(turns) > 1 and turns[-1]["role"] == "user" else []
+    kinds = [fields(part).get("type") for part in said]
+    return "tool_use" in kinds and kinds[0] not in ("thinking", "redacted_thinking")
 
 
 def _anthropic_choice(choice: object) -> object:
@@ -125,14 +139,35 @@ def gemini_request(model: str, messages: list[Any], params: Request) -> Request:
     choice = read_tool_choice(params.pop("tool_choice", None))
     if choice is not None:
         config["tool_config"] = {"function_calling_config": _gemini_choice(*choice)}
+    ids = _ids_given(part for turn in chat.turns for part in turn.parts)
     contents = [
         {
             "role": "model" if turn.role == "assistant" else "user",
-            "parts": [_gemini_part(part) for part in turn.parts],
+            "parts": [_gemini_part(part, ids) for part in turn.parts],
         }
         for turn in chat.turns
     ]
+    if _is_gemini_3(model):
+        _mark_foreign_calls(contents)
     return {"model": model, "contents": contents, "config": config | params}
+
+
+def _is_gemini_3(model: str) -> bool:
+    version = re.search(r"gemini-(\d+)", model)
+    return version is not None and int(version[1]) >= 3
+
+
+def _mark_foreign_calls(contents: list[Request]) -> None:
+    for content in contents:
+        calls = [part for part in content["parts"] if "function_call" in part]
+        if calls:  # of calls at one time only the first is signed
+            calls[0].setdefault("thought_signature", _NO_SIGNATURE)
+
+
+def _ids_given(parts: Iterable[Part]) -> set[object]:
+    """The ids that Gemini gave to its calls itself; other ids mean nothing to it."""
+    own = (fields(part.part.get("function_call")) for part in parts if isinstance(part, Own))
+    return {call["id"] for call in own if call.get("id")}
 
 
 def _gemini_choice(kind: str, name: str) -> Request:
@@ -141,7 +176,7 @@ def _gemini_choice(kind: str, name: str) -> Request:
     return {"mode": {"auto": "AUTO", "none": "NONE", "required": "ANY"}[kind]}
 
 
-def _gemini_part(part: Part) -> object:
+def _gemini_part(part: Part, ids: Collection[object]) -> Request:
     match part:
         case Text(written):
             return {"text": written}
@@ -151,10 +186,15 @@ def _gemini_part(part: Part) -> object:
             return {"inline_data": {"mime_type": media_type, "data": base64.b64decode(data)}}
         case ToolUse(_, name, arguments):
             return {"function_call": {"name": name, "args": dict(arguments)}}
-        case ToolResult(_, name, content):
-            return {"function_response": {"name": name, "response": {"result": content}}}
+        case ToolResult(call_id, name, content):
+            answer = {"name": name, "response": {"result": content}}
+            return {"function_response": {"id": call_id, **answer} if call_id in ids else answer}
         case Own(own):
-            return own
+            found = dict(own)
+            signature = own.get("thought_signature")
+            if isinstance(signature, str):  # as JSON has it
+                found["thought_signature"] = base64.urlsafe_b64decode(signature)
+            return found
 
 
 def bedrock_request(model: str, messages: list[Any], params: Request) -> Request:

@@ -7,6 +7,8 @@ import functools
 import inspect
 from typing import Any
 
+from glidemq_llm._chat_format import read_arguments
+from glidemq_llm._read import fields, items
 from glidemq_llm.providers._functions import (
     Meter,
     copy_with,
@@ -55,7 +57,18 @@ def chat_request(model: str, messages: list[Any], params: dict[str, Any]) -> dic
             options[own] = value
     if options:
         arguments["options"] = options
-    return {**arguments, "model": model, "messages": messages, "stream": True}
+    said = [_with_objects(message) for message in messages]
+    return {**arguments, "model": model, "messages": said, "stream": True}
+
+
+def _with_objects(message: Any) -> Any:
+    """A message whose tools are called with objects: the SDK takes no JSON text."""
+    said = fields(message)
+    functions = [fields(fields(call).get("function")) for call in items(said.get("tool_calls"))]
+    if not functions:
+        return message
+    calls = [{**one, "arguments": read_arguments(one.get("arguments"))} for one in functions]
+    return {**said, "tool_calls": [{"function": call} for call in calls]}
 
 
 async def send_chat(client: Any, request: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 from glidemq_llm.testing._shapes import Billed, Shape, data
+from glidemq_llm.testing._signed import details, signed_id, thoughts
 
 _TOKEN_USD = Decimal("0.000001")
 _TICKS = 10**10  # xAI's unit of money, to the dollar
@@ -94,6 +95,15 @@ class Groq(Compatible):
 class DeepSeek(Compatible):
     """Cached tokens have a field of their own, beside those that were not cached."""
 
+    name = "deepseek"
+
+    def start(self, call: Billed) -> Iterator[bytes]:
+        """The events before the first token."""
+        yield from super().start(call)
+        if signed := signed_id(call.tools):
+            yield data(self._chunk(call, {self.thought: thoughts(signed)[:5]}))
+            yield data(self._chunk(call, {self.thought: thoughts(signed)[5:]}))
+
     def usage(self, call: Billed) -> dict[str, Any]:
         """What was billed, as the vendor says it."""
         return super().usage(call) | {
@@ -120,11 +130,19 @@ class OpenRouter(Compatible):
     """Comments keep the connection alive while it waits. It states its price; its errors carry the upstream's."""
 
     thought = "reasoning"
+    name = "openrouter"
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
         yield b": OPENROUTER PROCESSING\n\n" * 2
         yield from super().start(call)
+        if signed := signed_id(call.tools):
+            clear, encrypted = details(signed)
+            first = {"text": clear["text"][:5], "signature": None}
+            rest = {"text": clear["text"][5:], "signature": None}
+            end = {"text": None}
+            for piece in (clear | first, clear | rest, clear | end, encrypted):
+                yield data(self._chunk(call, {"reasoning_details": [piece]}))
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""

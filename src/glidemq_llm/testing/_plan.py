@@ -26,7 +26,9 @@ class Behaviour:
         citation: Output tokens of cited sources, which Perplexity bills.
         finish: Reason of the end, in OpenAI's words.
         tools: Tools that it calls after the text, each {name, arguments (an object, or text as it is), id?}; not billed.
-            OpenAI's chat and Anthropic's messages have them.
+            OpenAI's chat, Anthropic's messages and Gemini have them.
+        signed: Its call of tools comes with thinking and signatures, and a request that does not send them back as they
+            were, or sends those of another vendor, is refused: at Anthropic, Gemini, DeepSeek and OpenRouter.
         usage: False: say nothing of usage (it is billed all the same).
         status, error_type, error_code, message, headers: An HTTP error at once, of which nothing is billed. `headers` are
             sent with every answer.
@@ -47,6 +49,7 @@ class Behaviour:
     citation: int = 0
     finish: str = "stop"
     tools: Sequence[Mapping[str, Any]] = ()
+    signed: bool = False
     usage: bool = True
     status: int = 200
     error_type: str | None = None

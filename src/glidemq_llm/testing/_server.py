@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from glidemq_llm._read import fields
 from glidemq_llm.testing._plan import BEFORE_HEADERS, Behaviour
 from glidemq_llm.testing._shapes import Shape, texts
+from glidemq_llm.testing._signed import marked
 from glidemq_llm.testing._tools import ToolCall
 from glidemq_llm.testing._vendors import shape_of
 
@@ -211,9 +212,11 @@ class ProviderServer:
             cached=behaviour.cached,
             texts=len(said),
             tools=[
-                ToolCall.read(tool, f"call-{number}-{n}") for n, tool in enumerate(behaviour.tools)
+                ToolCall.read(tool, marked(id, shape.name, model) if behaviour.signed else id)
+                for n, tool in enumerate(behaviour.tools)
+                for id in (f"call-{number}-{n}",)
             ],
-            complaint=answered.complaint,
+            complaint=answered.complaint or shape.objection(body),
         )
         self._note(
             "start",

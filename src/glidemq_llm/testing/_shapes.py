@@ -7,6 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, cast
 
 from glidemq_llm._read import fields, items
+from glidemq_llm.testing._signed import (
+    anthropic_objection,
+    anthropic_thoughts,
+    chat_objection,
+    signed_id,
+)
 from glidemq_llm.testing._tools import (
     Answered,
     ToolCall,
@@ -63,9 +69,11 @@ class Shape:
 
     Attributes:
         tells_unasked: Whether a stream states its usage without `stream_options`.
+        name: The vendor's, if it wants to be sent back what it signs.
     """
 
     tells_unasked: ClassVar[bool] = False
+    name: ClassVar[str] = ""
 
     def headers(self) -> dict[str, str]:
         """The vendor's own headers of an answer."""
@@ -87,6 +95,10 @@ class Shape:
     def answered(self, body: Mapping[str, Any]) -> Answered:
         """What a request answers to calls of tools."""
         return chat_answered(body)
+
+    def objection(self, body: Mapping[str, Any]) -> str | None:
+        """Why the vendor refuses the thinking that a request sends back, or does not."""
+        return chat_objection(body, self.name)
 
     def finish(self, call: Billed) -> Iterator[bytes]:
         """The events after the last token."""
@@ -227,23 +239,39 @@ class AnthropicShape(Shape):
     """Anthropic messages."""
 
     tells_unasked = True
+    name = "anthropic"
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """The events before the first token."""
         usage = self.usage(call) | {"output_tokens": 1} if call.tells_usage else {}
         yield event("message_start", message=self._message(call, [], None, usage))
-        yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        signed = signed_id(call.tools)
+        for told in anthropic_thoughts(signed) if signed else ():
+            yield event(told.pop("type"), **told)
+        text = {"type": "text", "text": ""}
+        yield event("content_block_start", index=self._place(call), content_block=text)
         yield event("ping")
 
     def token(self, call: Billed, word: str) -> bytes:
         """The event of one token."""
-        return event("content_block_delta", index=0, delta={"type": "text_delta", "text": word})
+        delta = {"type": "text_delta", "text": word}
+        return event("content_block_delta", index=self._place(call), delta=delta)
 
     def after_text(self, call: Billed) -> Iterator[bytes]:
         """The end of the text, and the tools that are called."""
-        yield event("content_block_stop", index=0)
-        for told in anthropic_events(call.tools):
+        place = self._place(call)
+        yield event("content_block_stop", index=place)
+        for told in anthropic_events(call.tools, place + 1):
             yield event(told.pop("type"), **told)
+
+    @staticmethod
+    def _place(call: Billed) -> int:
+        """The text's, among the blocks of the message."""
+        return 2 if signed_id(call.tools) else 0
+
+    def objection(self, body: Mapping[str, Any]) -> str | None:
+        """Why Anthropic refuses the thinking that a request sends back, or does not."""
+        return anthropic_objection(body)
 
     def answered(self, body: Mapping[str, Any]) -> Answered:
         """What a request answers to calls of tools."""

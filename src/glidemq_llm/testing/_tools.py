@@ -109,9 +109,9 @@ def anthropic_blocks(tools: list[ToolCall]) -> list[dict[str, Any]]:
     ]
 
 
-def anthropic_events(tools: list[ToolCall]) -> Iterator[dict[str, Any]]:
-    """The events of a stream of Anthropic's, after a first block of text."""
-    for index, tool in enumerate(tools, 1):
+def anthropic_events(tools: list[ToolCall], first: int) -> Iterator[dict[str, Any]]:
+    """The events of a stream of Anthropic's, after its blocks of text; `first` is the first call's place."""
+    for index, tool in enumerate(tools, first):
         block: dict[str, Any] = {"type": "tool_use", "id": tool.id, "name": tool.name, "input": {}}
         yield {"type": "content_block_start", "index": index, "content_block": block}
         for half in tool.halves:
@@ -127,6 +127,40 @@ def anthropic_answered(body: Mapping[str, Any]) -> Answered:
     return Answered(
         [part["id"] for part in _parts(before, "tool_use")],
         [(part["tool_use_id"], part.get("content")) for part in _parts(last, "tool_result")],
+    )
+
+
+def gemini_parts(tools: list[ToolCall], signature: str | None) -> list[dict[str, Any]]:
+    """The calls in a message of Gemini's; only the first is signed."""
+    parts: list[dict[str, Any]] = [
+        {
+            "functionCall": {
+                "id": tool.id,
+                "name": tool.name,
+                "args": json.loads(tool.arguments),
+            }
+        }
+        for tool in tools
+    ]
+    if parts and signature:
+        parts[0]["thoughtSignature"] = signature
+    return parts
+
+
+def gemini_answered(body: Mapping[str, Any]) -> Answered:
+    """What a request in Gemini's format answers."""
+    contents = [fields(content) for content in items(body.get("contents"))]
+    before, last = (contents[-2], contents[-1]) if len(contents) > 1 else (EMPTY, EMPTY)
+    calls = [fields(fields(part).get("functionCall")) for part in items(before.get("parts"))]
+    answers = [fields(fields(part).get("functionResponse")) for part in items(last.get("parts"))]
+    # Its own ids come back; calls of other models have none.
+    return Answered(
+        [f"{call.get('id')} {call['name']}" for call in calls if call],
+        [
+            (f"{answer.get('id')} {answer['name']}", answer["response"].get("result"))
+            for answer in answers
+            if answer
+        ],
     )
 
 

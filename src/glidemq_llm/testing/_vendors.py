@@ -6,12 +6,14 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from glidemq_llm._read import fields
 from glidemq_llm.testing._dialects import DIALECTS
 from glidemq_llm.testing._shapes import SHAPES, Billed, Shape, data, event
+from glidemq_llm.testing._signed import gemini_objection, gemini_signature, signed_id
+from glidemq_llm.testing._tools import Answered, gemini_answered, gemini_parts
 
 _STATUS = {
     400: "INVALID_ARGUMENT",
@@ -94,6 +96,7 @@ class GeminiShape(Shape):
     """Gemini: every chunk is an answer of its own, with running totals."""
 
     tells_unasked = True
+    name = "google"
 
     def start(self, call: Billed) -> Iterator[bytes]:
         """Nothing comes before the first token."""
@@ -107,13 +110,30 @@ class GeminiShape(Shape):
         """The events after the last token."""
         yield data(self._answer(call, "", call.finish, self._told(call)))
 
+    def after_text(self, call: Billed) -> Iterator[bytes]:
+        """The tools that are called, each whole in a chunk."""
+        for part in self._calls(call):
+            yield data(self._answer(call, "", None, {}, [part]))
+
+    def answered(self, body: Mapping[str, Any]) -> Answered:
+        """What a request answers to calls of tools."""
+        return gemini_answered(body)
+
+    def objection(self, body: Mapping[str, Any]) -> str | None:
+        """Why Gemini refuses the signatures that a request sends back, or does not."""
+        return gemini_objection(body)
+
     def error_event(self, call: Billed) -> bytes:
         """An overload in the middle of a stream whose status was 200."""
         return data(self.http_error(503, None, None, "The model is overloaded."))
 
     def whole(self, call: Billed) -> dict[str, Any]:
         """The answer in one piece."""
-        return self._answer(call, call.text, call.finish, self._told(call))
+        return self._answer(call, call.text, call.finish, self._told(call), self._calls(call))
+
+    def _calls(self, call: Billed) -> list[dict[str, Any]]:
+        signed = signed_id(call.tools)
+        return gemini_parts(call.tools, gemini_signature(signed) if signed else None)
 
     def http_error(
         self, status: int, kind: str | None, code: str | None, message: str
@@ -136,11 +156,18 @@ class GeminiShape(Shape):
         return {"usageMetadata": self.usage(call)} if call.tells_usage else {}
 
     def _answer(
-        self, call: Billed, text: str, finish: str | None, more: dict[str, Any]
+        self,
+        call: Billed,
+        text: str,
+        finish: str | None,
+        more: dict[str, Any],
+        calls: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Any]:
-        reason = {"stop": "STOP", "length": "MAX_TOKENS", None: None}.get(finish, finish)
+        named = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", None: None}
+        reason = named.get(finish, finish)
         candidate: dict[str, Any] = {"index": 0}
-        candidate["content"] = {"role": "model", "parts": [{"text": text}]}
+        parts = [{"text": text}] if text or not calls else []
+        candidate["content"] = {"role": "model", "parts": [*parts, *calls]}
         candidate |= {"finishReason": reason} if reason else {}
         facts = {"modelVersion": call.model, "responseId": call.id}
         return {"candidates": [candidate], **facts, **more}
