@@ -12,7 +12,7 @@ local reply = require('lib.reply')
 
 local RESET = {
   'attempt', 'stalled', 'lost', 'cancel_requested', 'result', 'error', 'reason', 'finished_at', 'started_at',
-  'started_run', 'expires_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'wait_key', 'wait_name',
+  'started_run', 'expires_at', 'remove_at', 'chunk', 'stream_bytes', 'commit', 'last_chunk', 'wait_key', 'wait_name',
   'wait_until', 'wait_reason', 'wait_since', 'hops', 'fallback_index', 'progress',
   'update', 'waits',
 }

@@ -30,30 +30,30 @@ function ending.begin(root, now, defaults)
   tx.buried = {}
   tx.trim = {}
   tx.ends, tx.errors = {}, {}
-  tx.expiring = {}
-  tx.outbox = {}
+  tx.expiring, tx.outbox = {}, {}
   return tx
+end
+
+local function put(list, first, second)
+  list[#list + 1], list[#list + 2] = first, second
 end
 
 --- Stage a job's last move. `from` is its index, `fields` what its hash gains.
 function ending.terminal(tx, id, record, from, state, fields)
-  fields[#fields + 1] = 'finished_at'
-  fields[#fields + 1] = tx.now
+  put(fields, 'finished_at', tx.now)
   local count, age = keep.rule(record, tx.defaults, state)
   if count == 0 then
-    local more = { 'state', state, 'removed', 1 }
-    for i = 1, #more do
-      fields[#fields + 1] = more[i]
-    end
+    put(fields, 'state', state)
+    put(fields, 'removed', 1)
     change.move(tx, id, from, 'none', 0, fields)
     tx.buried[#tx.buried + 1] = { id, record }
   else
-    change.move(tx, id, from, state, tx.now, fields)
     tx.trim[state] = math.min(count or keep.DEFAULT_COUNT, tx.trim[state] or keep.DEFAULT_COUNT)
     if age then
-      tx.expiring[#tx.expiring + 1] = tx.now + age
-      tx.expiring[#tx.expiring + 1] = id
+      put(tx.expiring, tx.now + age, id)
+      put(fields, 'remove_at', tx.now + age)
     end
+    change.move(tx, id, from, state, tx.now, fields)
   end
   if job.has_satellite(record.satellites, 'chunks') then
     tx.ends[#tx.ends + 1] = { id, record, state }

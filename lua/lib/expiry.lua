@@ -20,25 +20,29 @@ local function note_ended(ended, id, state)
   end
 end
 
---- Finish a removal that was broken off on its way out of the line.
+--- Has an ended job's age of retention passed? Else the instant was its ttl's, or is of an earlier job of its id.
+local function is_aged(record, now)
+  return record.remove_at and tonumber(record.remove_at) <= now
+end
+
+--- Finish an ending that was broken off on its way out of the line.
 local function sweep(root, id)
   ending.sweep(root, 'waiting', id)
   ending.sweep(root, 'delayed', id)
 end
 
---- Sort passed entries of `expiring`: jobs whose ttl ran out are staged to fail; ended ones are listed by their state.
+--- Sort passed entries of `expiring`: jobs whose ttl ran out are staged to fail; aged ones are listed by their state.
 local function sort(tx, ids)
   local ended, others = {}, {}
   for _, id in ipairs(ids) do
     local record = job.read(tx.root, id, reclaim.FIELDS)
-    if not record or job.TERMINAL[record.state] then
+    if not record or job.TERMINAL[record.state] and is_aged(record, tx.now) then
       note_ended(ended, id, record and record.state)
-      if record and record.removed then
-        sweep(tx.root, id)
-      end
     else
       others[#others + 1] = id
-      if not record.started_at and (record.state == 'waiting' or record.state == 'delayed') then
+      if job.TERMINAL[record.state] then
+        sweep(tx.root, id)
+      elseif not record.started_at and (record.state == 'waiting' or record.state == 'delayed') then
         ending.terminal(tx, id, record, job.index_of(record), 'failed', { 'reason', 'expired' })
       end
     end

@@ -14,7 +14,7 @@ local LOST_AS_SUSPECT = 2 -- claims lost before they were reported as started
 reclaim.FIELDS = {
   'state', 'token', 'run', 'attempt', 'place', 'stalled', 'lost', 'cancel_requested', 'keep_completed', 'keep_failed',
   'chunk', 'satellites', 'stream_bytes', 'commit', 'parent', 'started_run', 'lease_ms', 'owner', 'started_at',
-  'removed', 'ledger',
+  'removed', 'ledger', 'remove_at',
 }
 
 --- Stage what a lost lease makes of its job.
