@@ -9,7 +9,11 @@ from typing import Any
 
 from tests.lua.engine import Claim, Engine, error_text, outcome, report, turn_args
 
-LONG = 600_000
+# The server's clock goes on beside the engine's: what is to lie ahead of a call is LATER, however slow the machine is.
+LATER = 20_000
+LONG = 60_000
+_SOON = 1000
+_STEP = 1000  # with what the machine adds, less than the pause after which leases get time to be renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,8 @@ def add_plain(engine: Engine) -> Call:
 def add_with_options(engine: Engine) -> Call:
     options = {"name": "job", "priority": 7, "lifo": True, "keep_failed": "0:", "options": "{}"}
     jobs = [
-        {"id": "a", "delay_ms": 1000, "ttl_ms": 5000, **options},
-        {"id": "b", "ttl_ms": 5000, "custom": True, **options},
+        {"id": "a", "delay_ms": LATER, "ttl_ms": 2 * LATER, **options},
+        {"id": "b", "ttl_ms": LATER, "custom": True, **options},
         {"id": "c", "custom": True, **options},
     ]
     return Call("job_add", {"jobs": jobs, "nonce": "x"})
@@ -77,9 +81,9 @@ def claim_plain(engine: Engine) -> Call:
 
 def claim_suspect_and_expired(engine: Engine) -> Call:
     _lose(engine, "a", is_started=True)
-    engine.add("b", ttl_ms=100)
+    engine.add("b", ttl_ms=_SOON)
     engine.add("c")
-    engine.advance(150)
+    wait(engine, 2 * _SOON)
     return _turn(want=5)
 
 
@@ -90,8 +94,8 @@ def finish_each_kind(engine: Engine) -> Call:
     extras: dict[str, tuple[str | None, object]] = {
         "completed": ('{"x":1}', None),
         "failed": (None, {"reason": "error", "error": error_text()}),
-        "retry": (None, {"delay_ms": 500, "error": error_text()}),
-        "delayed": (None, {"delay_ms": 500, "why": "throttled"}),
+        "retry": (None, {"delay_ms": LATER, "error": error_text()}),
+        "delayed": (None, {"delay_ms": LATER, "why": "throttled"}),
     }
     return _turn(done=[outcome(claims[kind], kind, *extras.get(kind, ())) for kind in kinds])
 
@@ -115,7 +119,7 @@ def finish_with_tail(engine: Engine) -> Call:
 
 def finish_with_first_chunks_as_tail(engine: Engine) -> Call:
     claim = engine.active("a")
-    return _turn(done=[outcome(claim, "retry", None, {"delay_ms": 5, "tail": [1, _chunks(2)]})])
+    return _turn(done=[outcome(claim, "retry", None, {"delay_ms": LATER, "tail": [1, _chunks(2)]})])
 
 
 def finish_over_the_kept_number(engine: Engine) -> Call:
@@ -134,24 +138,24 @@ def finish_and_claim_the_same(engine: Engine) -> Call:
 def reclaim_lost(engine: Engine) -> Call:
     for id, stalls in (("a", 1), ("b", 0), ("c", 3)):
         engine.add(id)
-        claim = engine.claim("w2", max_stalled=9)
+        claim = engine.claim("w2", max_stalled=9, lease_ms=LATER)
         if stalls:
             engine.start(claim, "w2")
     engine.server.cmd("HSET", f"{engine.root}:job:c", "stalled", "3")
     engine.add("d")
-    engine.claim("w2", max_stalled=9)
+    engine.claim("w2", max_stalled=9, lease_ms=LATER)
     engine.call("job_cancel", id="d")
-    wait(engine, 3000)
+    wait(engine, LATER + _SOON)
     return _turn()
 
 
 def promote_and_expire(engine: Engine) -> Call:
-    engine.add("a", "b", delay_ms=100)
-    engine.add("c", ttl_ms=100)
-    engine.add("d", ttl_ms=100, delay_ms=50, keep_failed="0:")
-    engine.ended("e", "completed", keep_completed=":100")
-    engine.ended("f", "failed", keep_failed=":100")
-    wait(engine, 300)
+    engine.ended("e", "completed", keep_completed=f":{_SOON}")
+    engine.ended("f", "failed", keep_failed=f":{_SOON}")
+    engine.add("a", "b", delay_ms=_SOON)
+    engine.add("c", ttl_ms=_SOON)
+    engine.add("d", ttl_ms=_SOON, delay_ms=_SOON // 2, keep_failed="0:")
+    wait(engine, 2 * _SOON)
     return _turn()
 
 
@@ -159,7 +163,7 @@ def everything_in_one_turn(engine: Engine) -> Call:
     """Outcomes, reclaim, promotion, expiry, retention and claims."""
     for id in ("old1", "old2"):
         engine.ended(id, "completed", priority=0)
-    engine.ended("aged", "completed", keep_completed=":100", priority=0)
+    engine.ended("aged", "completed", keep_completed=f":{_SOON}", priority=0)
     engine.add("done", "again", priority=1)
     claims = _claims(engine, 2)
     _own_everything(engine, claims["done"])
@@ -168,7 +172,7 @@ def everything_in_one_turn(engine: Engine) -> Call:
     _lose(engine, "lost", is_started=True, is_taken_back=False)
     done = [
         outcome(claims["done"], "completed", "1", {"tail": [3, _chunks(1, 3)]}),
-        outcome(claims["again"], "retry", None, {"delay_ms": 50, "error": error_text()}),
+        outcome(claims["again"], "retry", None, {"delay_ms": LATER, "error": error_text()}),
     ]
     return _turn(want=3, done=done, keep_completed="1:", trims=True)
 
@@ -200,7 +204,7 @@ def cancel_waiting(engine: Engine) -> Call:
 def cancel_delayed_and_remove(engine: Engine) -> Call:
     claim = engine.active("a", keep_failed="0:")
     _own_everything(engine, claim)
-    engine.finish(claim, "retry", None, {"delay_ms": 900, "error": error_text()})
+    engine.finish(claim, "retry", None, {"delay_ms": LATER, "error": error_text()})
     return Call("job_cancel", {"id": "a"})
 
 
@@ -230,7 +234,7 @@ def retry_cancelled_fresh(engine: Engine) -> Call:
 
 
 def promote(engine: Engine) -> Call:
-    engine.add("a", delay_ms=5000)
+    engine.add("a", delay_ms=LATER)
     return Call("job_promote", {"id": "a", "nonce": "x"})
 
 
@@ -242,7 +246,7 @@ def remove_ended(engine: Engine) -> Call:
 
 
 def remove_waiting(engine: Engine) -> Call:
-    engine.add("a", ttl_ms=5000)
+    engine.add("a", ttl_ms=LATER)
     return Call("job_remove", {"id": "a", "nonce": "x"})
 
 
@@ -291,14 +295,11 @@ def wait_with_mail(engine: Engine) -> Call:
     claim = engine.active("a")
     for i in (1, 2):
         engine.call("job_signal", id="a", signal=f"s{i}", name="go", message=str(i))
-    args = {"id": "a", "token": claim.token, "key": "signal:go#1", "name": "go", "timeout_ms": 500}
-    return Call("job_wait", args)
+    return _wait(claim)
 
 
 def wait_without_mail(engine: Engine) -> Call:
-    claim = engine.active("a")
-    args = {"id": "a", "token": claim.token, "key": "signal:go#1", "name": "go", "timeout_ms": 500}
-    return Call("job_wait", args)
+    return _wait(engine.active("a"))
 
 
 def signal_suspended(engine: Engine) -> Call:
@@ -315,7 +316,7 @@ def suspend_with_mail(engine: Engine) -> Call:
 
 def time_out_wait(engine: Engine) -> Call:
     _suspend(engine)
-    wait(engine, 600)
+    wait(engine, LATER + _SOON)
     return _turn()
 
 
@@ -337,7 +338,7 @@ def adopt_from_outside(engine: Engine) -> Call:
 
 def signal_after_the_deadline(engine: Engine) -> Call:
     _suspend(engine)
-    wait(engine, 600)
+    wait(engine, LATER + _SOON)
     return Call("job_signal", {"id": "a", "signal": "s1", "name": "go", "message": "1"})
 
 
@@ -450,10 +451,15 @@ def _own_everything(engine: Engine, claim: Claim) -> None:
 def wait(engine: Engine, ms: int) -> None:
     """Let time go by while some worker calls, as in a queue that is alive."""
     while ms > 0:
-        step = min(ms, 2000)
+        step = min(ms, _STEP)
         engine.advance(step)
         ms -= step
         engine.call("job_beat", worker="w9", leases=[])
+
+
+def _wait(claim: Claim) -> Call:
+    args = {"token": claim.token, "key": "signal:go#1", "name": "go", "timeout_ms": LATER}
+    return Call("job_wait", {"id": claim.id, **args})
 
 
 def _lose(engine: Engine, id: str, *, is_started: bool, is_taken_back: bool = True) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from glidemq_core import _keys
 from tests.lua.engine import Claim, Refused, TurnReply, error_text, outcome, report
-from tests.model.watched import ENDED, LEASE, SLACK, Seen, SentTurn, WatchedQueue, Worker
+from tests.model.watched import ENDED, LEASE, Seen, SentTurn, WatchedQueue, Worker
 
 KINDS = ["completed"] * 4 + ["failed", "retry", "retry", "delayed", "released", "cancelled"]
 
@@ -94,11 +94,11 @@ class Story(WatchedQueue):
 
     def _send_turn(self, worker: Worker, args: dict[str, Any]) -> None:
         codes = self._codes(args["done"])
-        before, now = self.jobs, self.engine.now()
+        before = self.jobs
         reply = self.engine.turn(**args)
         self.note(f"{worker.name}#{args['number']} {codes} -> {reply.ids}")
         assert reply.codes == codes
-        self._settle_turn(before, now, args, reply)
+        self._settle_turn(before, args, reply)
         sent = SentTurn(args, reply)
         if self.random.random() < 0.25:  # the reply is lost
             worker.unanswered.append(sent)
@@ -129,9 +129,8 @@ class Story(WatchedQueue):
             seen.add(id)
         return codes
 
-    def _settle_turn(
-        self, before: dict[str, Seen], now: int, args: dict[str, Any], reply: TurnReply
-    ) -> None:
+    def _settle_turn(self, before: dict[str, Seen], args: dict[str, Any], reply: TurnReply) -> None:
+        now = self.engine.now()  # what is due by then may have been due in the turn
         claimed = {claim.id: claim.token for claim in reply.claims}
         paused = self.server.cmd("HEXISTS", f"{self.engine.root}:meta", "paused")
         assert not (paused and claimed)
@@ -351,9 +350,9 @@ class Story(WatchedQueue):
                     outcome(claim) for claim in worker.held.values() if self._is_current(claim)
                 ]
                 worker.held.clear()
-                before, now = self.jobs, self.engine.now()
+                before = self.jobs
                 reply = self.engine.turn(**args)
-                self._settle_turn(before, now, args, reply)
+                self._settle_turn(before, args, reply)
                 self._take_in(worker, SentTurn(args, reply))
             left = [seen for seen in self.jobs.values() if seen.state not in ENDED]
             if not left:
@@ -371,11 +370,11 @@ def _reachable(old: Seen, line: list[Any] | None, now: int) -> set[str]:
     if old.state == "active":
         if line is not None:
             reach = _ended_as(line, cancelled=old.cancel)
-        elif old.score <= now + SLACK:
+        elif old.score <= now:
             reach |= {"cancelled"} if old.cancel else {"waiting", "failed"}
-    if old.state == "delayed" and old.score <= now + SLACK:
+    if old.state == "delayed" and old.score <= now:
         reach |= {"waiting"}
-    if not old.started and old.expires_at <= now + SLACK and reach & {"waiting", "delayed"}:
+    if not old.started and old.expires_at <= now and reach & {"waiting", "delayed"}:
         reach |= {"failed"}
     return reach
 
@@ -385,12 +384,7 @@ def _ended_as(line: list[Any], *, cancelled: bool) -> set[str]:
     if cancelled:
         return {"cancelled"}
     if kind in ("retry", "delayed"):
-        # One that is due within the slack may have been promoted in the same turn.
-        return (
-            {"delayed", "waiting"}
-            if 0 < line[5]["delay_ms"] <= SLACK
-            else {"delayed" if line[5]["delay_ms"] else "waiting"}
-        )
+        return {"delayed" if line[5]["delay_ms"] else "waiting"}
     return {"waiting"} if kind == "released" else {kind}
 
 

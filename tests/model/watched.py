@@ -15,8 +15,6 @@ from tests.lua.engine import Claim, Engine, TurnReply
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 LEASE = 2000
-SLACK = 300
-"""Milliseconds by which the test may misjudge the server's clock."""
 
 
 @dataclass(frozen=True, slots=True)
