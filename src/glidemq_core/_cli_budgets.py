@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -43,7 +43,7 @@ def budget_show(
     """Print a budget's caps, and how far they are used up."""
     state = on_ledger(ledger, url, lambda opened: opened.budget(budget))
     if state is None:
-        fail(f"no budget {budget!r} in ledger {ledger!r}")
+        _unknown(budget, ledger)
     if as_json:
         print_json(state)
         return
@@ -89,6 +89,8 @@ def budget_history(
     entries = on_ledger(
         ledger, url, lambda opened: opened.history(budget, limit=limit, before=before)
     )
+    if not entries and not before:  # a budget's first entry is that it was opened
+        _unknown(budget, ledger)
     if as_json:
         print_json(entries)
         return
@@ -149,8 +151,12 @@ def budget_raise(
 
     raised = on_ledger(ledger, url, use)
     if raised is None:
-        fail(f"no budget {budget!r} in ledger {ledger!r}")
+        _unknown(budget, ledger)
     _print_state(raised)
+
+
+def _unknown(budget: str, ledger: str) -> NoReturn:
+    fail(f"no budget {budget!r} in ledger {ledger!r}")
 
 
 def _print_state(state: BudgetState) -> None:

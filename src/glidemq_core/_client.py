@@ -234,7 +234,7 @@ class Client(Resident):
             if self._failures >= _FAILURES_BEFORE_RENEWAL:
                 await self._renew()
         if patience.tries == 1:
-            logger.warning("%s: trying again (%s)", self.target, error)
+            logger.warning("%s: trying again (%s)", self.target, str(error).strip())
         await patience.pause()
 
     async def _renew(self) -> None:

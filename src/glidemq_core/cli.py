@@ -1,6 +1,6 @@
 """The command `glidemq`.
 
-Commands that print data take `--json`. The server is `--url`, else GLIDEMQ_URL, else the embedded one of this folder.
+Commands that print tables or lines take `--json`; those that print one thing whole print JSON anyway. The server is `--url`, else GLIDEMQ_URL, else the embedded one of this folder.
 Other packages add commands through the entry point group `glidemq.commands`.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import logging
 import sys
 import threading
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import Queue, Worker
+from . import JobHandle, Queue, Worker
 from ._cli_budgets import audit, budget_app
 from ._cli_tools import (
     AsJson,
@@ -44,7 +45,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Jobs on Valk
 server_app = typer.Typer(no_args_is_help=True, help="The embedded server of a folder.")
 app.add_typer(server_app, name="server")
 app.add_typer(budget_app, name="budget")
-app.command()(audit)
 
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="The server's folder; default: the nearest .glidemq.")
@@ -80,13 +80,15 @@ def add(
     """Add a job and print its id."""
     value = parsed(data)
 
-    async def use(opened: Queue) -> str:
-        job = await opened.add(
+    async def use(opened: Queue) -> JobHandle:
+        return await opened.add(
             name, value, job_id=job_id, delay=delay, priority=priority, attempts=attempts
         )
-        return job.id
 
-    print(on(queue, url, use))
+    job = on(queue, url, use)
+    print(job.id)
+    if job.is_duplicate:
+        print("it was there before: nothing was added", file=sys.stderr)
 
 
 @app.command()
@@ -163,7 +165,8 @@ def stream(
 ) -> None:
     """Print a job's stream while it arrives, to its end."""
 
-    async def use(opened: Queue) -> None:
+    async def use(opened: Queue) -> Chunk | None:
+        chunk = None
         async for chunk in opened.stream(id, after=after):
             if as_json:
                 print_json(chunk, indent=None)
@@ -171,14 +174,24 @@ def stream(
                 print(chunk.content, end="", flush=True)
             else:
                 print(f"\n[{_told(chunk)}]", file=sys.stderr)
+        return chunk
 
-    on(queue, url, use)
+    last = on(queue, url, use)
+    if last is not None and last.type == "end" and last.content == "gone":
+        raise typer.Exit(1)
 
 
 @app.command()
 def log(queue: QueueName, id: JobId, url: Url = None) -> None:
     """Print what a job's handler logged."""
-    for line in on(queue, url, lambda opened: opened.log(id)):
+
+    async def use(opened: Queue) -> list[str]:
+        lines = await opened.log(id)
+        if not lines and await opened.get(id) is None:
+            raise JobNotFound(id, queue=queue)
+        return lines
+
+    for line in on(queue, url, use):
         print(line)
 
 
@@ -210,7 +223,7 @@ def cancel(
     if all in TERMINAL:
         raise typer.BadParameter(f"{all} jobs have ended", param_hint="--all")
     if id is not None:
-        on(queue, url, lambda opened: opened.cancel(id))
+        print(on(queue, url, lambda opened: opened.cancel(id)))
     elif all is not None:
         ends = on(queue, url, lambda opened: _cancel_all(opened, all))
         print(", ".join(f"{end}: {number}" for end, number in sorted(ends.items())) or "none")
@@ -364,7 +377,11 @@ def worker(
 ) -> None:
     """Run a worker until it is told to stop (Ctrl-C or SIGTERM lets running jobs end)."""
     sys.path.insert(0, "")  # as `python -m` does: the handler is usually in the current folder
-    asyncio.run(Worker(queue, _imported(handler), connection=url, concurrency=concurrency).run())
+    run = Worker(queue, _imported(handler), connection=url, concurrency=concurrency).run
+    if not logging.getLogger().handlers:  # the handler's module has not set up any
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger(__package__).setLevel(logging.INFO)
+    asyncio.run(run())
 
 
 # -- limits -----------------------------------------------------------------
@@ -374,6 +391,9 @@ def worker(
 def limiter(name: str, ledger: LedgerName = "main", url: Url = None) -> None:
     """Print what is used and left of a limiter, as JSON."""
     print_json(on_ledger(ledger, url, lambda opened: opened.limiter_state(name)))
+
+
+app.command()(audit)
 
 
 # -- the embedded server ----------------------------------------------------

@@ -53,15 +53,18 @@ def test_worker_command_runs_a_handler_and_stream_follows_it(url, tmp_path):
             url,
         ],
         cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         result = json.loads(glidemq(url, "result", "cli-run", job_id, "--timeout", "20").stdout)
         stream = glidemq(url, "stream", "cli-run", job_id).stdout
     finally:
         worker.terminate()
-        ended = worker.wait(20)
+        _, told = worker.communicate(timeout=20)
 
-    assert (result, stream.strip(), ended) == ({"said": "HI"}, "HI", 0)
+    assert (result, stream.strip(), worker.returncode) == ({"said": "HI"}, "HI", 0)
+    assert "takes jobs of queue cli-run" in told
 
 
 def test_events_go_on_behind_the_one_that_was_seen(url):
@@ -271,11 +274,29 @@ async def test_limiter_is_printed(url):
     assert (shown["running"], shown["concurrency"], shown["axes"]["rpm"]["used"]) == (1, 2, 1)
 
 
-def test_unknown_job_is_one_line_and_exit_code_1(url):
-    done = glidemq(url, "get", "cli-unknown", "nobody")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("get", "glidemq: no job 'nobody' in queue 'cli-unknown'"),
+        ("log", "glidemq: job 'nobody' is not known in queue 'cli-unknown'"),
+        ("stream", "[end gone]"),
+    ],
+)
+def test_unknown_job_is_one_line_and_exit_code_1(url, command, said):
+    done = glidemq(url, command, "cli-unknown", "nobody")
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.strip() == "glidemq: no job 'nobody' in queue 'cli-unknown'"
+    assert done.stderr.strip().startswith(said)
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_what_changed_nothing_says_so(url):
+    first, second = (glidemq(url, "add", "cli-same", "n", "--job-id", "one") for _ in range(2))
+    stopped, again = (glidemq(url, "cancel", "cli-same", "one").stdout for _ in range(2))
+
+    assert (first.stdout, first.stderr) == ("one\n", "")
+    assert (second.stdout, second.stderr) == ("one\n", "it was there before: nothing was added\n")
+    assert (stopped, again) == ("cancelled\n", "ended\n")
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_unknown_budget_is_one_line_and_exit_code_1(url):
     for command in (
         ["audit", "nobody"],
         ["budget", "show", "nobody"],
+        ["budget", "history", "nobody"],
         ["budget", "raise", "nobody", "--tokens", "1"],
     ):
         done = glidemq(url, *command)

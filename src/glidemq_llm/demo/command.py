@@ -49,9 +49,7 @@ class Demo:
         """Show one answer while it arrives, to its end."""
         async for chunk in self.queue.stream(answer.job_id):
             answer.stream.append(chunk)
-            piece = ""
             if chunk.type == "content":
-                piece = chunk.content
                 answer.state, answer.run = "active", chunk.epoch
                 answer.worker = self._worker_of(answer.job_id)
                 answer.pieces += 1
@@ -59,13 +57,11 @@ class Demo:
                     answer.first_chunk_after = time.monotonic() - added_at
                 if self.kill and answer.pieces >= KILL_AFTER:
                     self._kill_worker_of(answer)
+                self.screen.changed(answer, chunk.content)
             elif chunk.type == "reset":
-                answer.pieces = 0
+                answer.pieces, answer.run = 0, chunk.epoch
                 answer.resets += 1
-                self.screen.note(
-                    f"{answer.title}: reset, the answer starts again (run {chunk.epoch})"
-                )
-            self.screen.changed(answer, piece)
+                self.screen.reset(answer)
         job = await self.queue.get(answer.job_id)
         answer.state = job.state if job else "gone"
         self.screen.changed(answer, "")
@@ -134,8 +130,9 @@ async def run_demo(*, model: str, queue_name: str, plain: bool, kill: bool) -> b
         environment = await _environment(processes, model)
         workers = [await processes.worker(name, queue_name, environment) for name in ("A", "B")]
         name = model or LOCAL_MODEL
+        about = name if model else f"{name} on this machine, at made-up prices"
         console.print(
-            f"Model {name}, queue {queue_name!r}, "
+            f"Model {about}, queue {queue_name!r}, "
             + " and ".join(
                 f"worker {worker.name} (process {worker.process.pid})" for worker in workers
             )

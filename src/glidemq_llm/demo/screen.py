@@ -49,7 +49,11 @@ class Screen(Protocol):
     """Where the demo's progress goes."""
 
     def changed(self, answer: Answer, piece: str) -> None:
-        """An answer grew by a piece, was reset or ended."""
+        """An answer grew by a piece, or ended."""
+        ...
+
+    def reset(self, answer: Answer) -> None:
+        """An answer starts again; what it had shown no longer stands."""
         ...
 
     def note(self, text: str) -> None:
@@ -73,6 +77,11 @@ class PlainScreen:
             pending = ""
         self._pending[answer.job_id] = pending
 
+    def reset(self, answer: Answer) -> None:
+        """Say so, and leave out what had not filled a line."""
+        self._pending.pop(answer.job_id, None)
+        self.note(reset_text(answer))
+
     def note(self, text: str) -> None:
         """Print the note as a line of its own."""
         self._console.print(Text(f"{'*':>9} | {text}"), soft_wrap=True)
@@ -89,6 +98,11 @@ class LiveScreen:
         """Redraw at the display's own pace."""
         self._live.update(self.render())
 
+    def reset(self, answer: Answer) -> None:
+        """Say so, and take back what the panel had shown."""
+        self.note(reset_text(answer))
+        self._live.update(self.render())
+
     def note(self, text: str) -> None:
         """Print the note above the panels."""
         self._live.console.print(Text(text, style="bold yellow"))
@@ -97,6 +111,11 @@ class LiveScreen:
         """All panels side by side."""
         width = max(30, self._live.console.width // max(1, len(self._answers)) - 1)
         return Columns([_panel(answer, width) for answer in self._answers], padding=(0, 0))
+
+
+def reset_text(answer: Answer) -> str:
+    """What is said of a reset."""
+    return f"{answer.title}: reset, the answer starts again (run {answer.run})"
 
 
 _STYLES = {"waiting": "dim", "active": "cyan", "completed": "green"}
