@@ -28,8 +28,9 @@ class Event:
 
     Attributes:
         id: Its place; give the last one seen as `after=` to go on from there.
-        type: "added", "active", "completed", "failed", "cancelled", "delayed", "waiting", "stalled", "progress",
-            "usage", "signal", "removed", "paused", "resumed".
+        type: The state that a job has come into ("waiting", "delayed", "active", "waiting_children", "suspended",
+            "completed", "failed", "cancelled"), or "added", "stalled", "progress", "usage", "signal", "removed",
+            "paused", "resumed".
         job_id: The job, "" for events of the queue.
         details: Of a "usage" event, the call: call, model, provider, run, attempt, status, tokens per category, costs
             per name (decimal texts). Empty for all others.

@@ -41,7 +41,7 @@ class Budget:
         max_total_tokens: Of all categories together, each counted by its weight.
         max_tokens: Per category, without weights.
         token_weights: Per category, to a thousandth; 1 for those not named.
-        max_total_cost: Of a call's cost "total".
+        max_total_cost: Of a call's cost "total"; money is a Decimal, an int, a float or a decimal text.
         max_costs: Per name of cost.
         cost_unit: What the money is; only shown.
         on_exceeded: "fail": a job that does not fit fails at once with reason "budget". "pause": it is parked until
@@ -187,8 +187,9 @@ class BudgetEntry:
     """One line of a budget's history.
 
     Attributes:
-        kind: "open", "update", "window", "settle", "late" (it had lapsed before), "unreserved", "release",
-            "unverified" (its worker died after it was sent), "late_refused" (a day too late: not added).
+        kind: "open", "update", "window", "settle", "late" (it had lapsed before), "unreserved", "unverified" (its
+            worker died after it was sent), "late_refused" (a day too late: not added). A call that was given back
+            leaves none.
         changes: What the used sums gained; `after`: what they were then.
     """
 

@@ -203,6 +203,9 @@ class Ledger:
 
         Args:
             call: Its id, for example "job/run/n". The same id again is the same reservation.
+            tokens: By category; the categories are disjoint, their sum is the total.
+            costs: Money by name; what `max_total_cost` caps is called "total".
+            budgets: Ids of budgets that are open.
             limits: Names given to `limiter()`, or a mapping of names to throttles.
             ttl: Seconds after which an unsettled reservation runs out.
             sent: Whether it then counts as spent, unverified.
@@ -280,8 +283,10 @@ class Ledger:
         """Replace what was reserved by what was used. The first settle of a call counts, the others do nothing.
 
         Args:
+            tokens, costs: As for `reserve`.
             budgets: Where it counts if nobody has reserved it.
             outcome: How the other side fared, for limiters: "limited" (429) lowers them, "error" counts for breakers.
+            retry_after: Seconds for which the other side asks to be left alone.
             remaining: What the other side says is left in this minute, by axis ("rpm", "tpm", ...).
             started_at: When the call's run began (epoch seconds); default: now. More than a day ago without a record
                 of the call: refused.

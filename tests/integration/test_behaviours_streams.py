@@ -64,16 +64,17 @@ async def test_two_hundred_readers_share_their_connections_and_leave_room_for_ot
         before = any_server.connections()
         readers = [first, *(asyncio.create_task(read(job.stream())) for job in jobs[1:])]
         go.set()
-        slowest = 0.0
+        took: list[float] = []
         while not all(reader.done() for reader in readers):
             started = time.perf_counter()
             await queue.counts()
-            slowest = max(slowest, time.perf_counter() - started)
+            took.append(time.perf_counter() - started)
             await asyncio.sleep(0.02)
         # The worker's heartbeat may have connected meanwhile; in a cluster a client has several connections.
         assert any_server.connections() <= before + 5 * len(any_server.places)
     assert [numbers(await reader) for reader in readers] == [list(range(20))] * 200
-    assert slowest < 0.25  # 0.05 on a machine of one's own
+    # On a machine of one's own all of them are under 0.05 s.
+    assert (min(took) < 0.05, max(took) < 1) == (True, True), took
 
 
 async def test_reader_that_resumes_anywhere_has_no_gap_and_no_repeat(queue, work):
