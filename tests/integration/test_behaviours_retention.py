@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from glidemq_core import Keep, NewJob, WrongState
+from tests.harness.jobs import until_state
 from tests.harness.processes import eventually
 
 
@@ -88,10 +89,10 @@ async def test_finished_job_past_its_age_is_gone_by_the_next_tick_of_an_idle_wor
     queue, work, any_server
 ):
     async with work(busy):
-        job = await queue.add("n", remove_on_complete=Keep(age=0.3))
+        job = await queue.add("n", remove_on_complete=Keep(age=0.8))
         await job.result(timeout=5)
         assert await job.snapshot() is not None
-        await eventually(lambda: is_gone(job), 3.5)
+        await eventually(lambda: is_gone(job))
     assert [key for key in keys_of(any_server, queue, job) if not key.endswith(":chunks")] == []
 
 
@@ -105,20 +106,16 @@ async def test_age_of_a_retried_job_is_forgotten(queue, work):
     async def handler(job):
         if fail:
             raise ValueError("no")
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.1)
         return "second"
 
     async with work(handler):
-        job = await queue.add("n", remove_on_fail=Keep(age=0.4))
-        await eventually(lambda: failed(job))
+        job = await queue.add("n", remove_on_fail=Keep(age=0.8))
+        await until_state(queue, job.id, "failed")
         fail = False
         await queue.retry(job.id)
         assert await job.result(timeout=5) == "second"
         assert (await job.snapshot()).state == "completed"
-
-
-async def failed(job):
-    return (await job.snapshot()).state == "failed"
 
 
 async def test_failed_and_completed_jobs_are_counted_apart(queue, work):

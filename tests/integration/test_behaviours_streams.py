@@ -1,17 +1,15 @@
 """Streams, usage, and what waiting for a job answers."""
 
 import asyncio
+import statistics
 import time
 from decimal import Decimal
 
 import pytest
 
 from glidemq_core import JobCancelled, JobFailed, JobNotFound, NewJob, StreamGap, kept_text
+from tests.harness.jobs import read, subscribers
 from tests.harness.processes import Process, eventually
-
-
-async def read(stream):
-    return [chunk async for chunk in stream]
 
 
 def numbers(chunks):
@@ -51,20 +49,11 @@ async def test_two_hundred_readers_share_their_connections_and_leave_room_for_ot
     async with work(handler, concurrency=200):
         jobs = await queue.add_many(NewJob(name="n") for _ in range(200))
         first = asyncio.create_task(read(jobs[0].stream()))
-        await eventually(
-            lambda: (
-                any_server.cmd(
-                    "PUBSUB",
-                    "SHARDNUMSUB" if any_server.is_cluster else "NUMSUB",
-                    f"glidemq:{{{queue.name}}}:news",
-                )[1]
-                == 1
-            )
-        )
+        await eventually(lambda: subscribers(any_server, queue) == 1)
         before = any_server.connections()
         readers = [first, *(asyncio.create_task(read(job.stream())) for job in jobs[1:])]
         go.set()
-        took: list[float] = []
+        took = []
         while not all(reader.done() for reader in readers):
             started = time.perf_counter()
             await queue.counts()
@@ -73,8 +62,7 @@ async def test_two_hundred_readers_share_their_connections_and_leave_room_for_ot
         # The worker's heartbeat may have connected meanwhile; in a cluster a client has several connections.
         assert any_server.connections() <= before + 5 * len(any_server.places)
     assert [numbers(await reader) for reader in readers] == [list(range(20))] * 200
-    # On a machine of one's own all of them are under 0.05 s.
-    assert (min(took) < 0.05, max(took) < 1) == (True, True), took
+    assert statistics.median(took) < 0.25  # 0.05 on a machine of one's own
 
 
 async def test_reader_that_resumes_anywhere_has_no_gap_and_no_repeat(queue, work):
@@ -140,7 +128,7 @@ async def handler(job):
             print("refused", flush=True)
         raise
 async def main():
-    async with Worker(queue, handler, connection=url, lock_duration=0.4):
+    async with Worker(queue, handler, connection=url, lock_duration=1):
         await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -230,7 +218,7 @@ async def test_read_stream_waits_for_a_chunk_and_for_no_longer_than_it_is_told(q
         job = await queue.add("n")
         started = time.monotonic()
         assert await queue.read_stream(job.id, block=0.1) == []
-        assert 0.1 <= time.monotonic() - started < 0.4
+        assert 0.1 <= time.monotonic() - started < 3
         waiting = asyncio.create_task(queue.read_stream(job.id, block=5))
         await asyncio.sleep(0)
         go.set()

@@ -16,6 +16,7 @@ from glidemq_core import (
     Worker,
     current_job,
 )
+from tests.harness.jobs import read, until_state
 from tests.harness.processes import eventually
 
 
@@ -158,7 +159,7 @@ async def test_cancelled_worker_stops_its_handlers_and_gives_their_jobs_back(que
     async def handler(job):
         started.set()
         try:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(30)
             log.append("went on")
         except asyncio.CancelledError:
             log.append("stopped")
@@ -203,7 +204,7 @@ async def test_closed_queue_ends_its_waits_and_can_be_used_again(any_url, queue)
     other = Queue(queue.name, connection=any_url)
     job = await other.add("n")
     result = asyncio.create_task(other.result(job.id))
-    chunks = asyncio.create_task(collect(other.stream(job.id)))
+    chunks = asyncio.create_task(read(other.stream(job.id)))
     await asyncio.sleep(0.05)
     await other.close()
 
@@ -213,10 +214,6 @@ async def test_closed_queue_ends_its_waits_and_can_be_used_again(any_url, queue)
     assert (await other.counts())["waiting"] == 1
     await other.close()
     await other.close()
-
-
-async def collect(stream):
-    return [chunk async for chunk in stream]
 
 
 async def test_closing_one_queue_leaves_the_others_of_its_server_alone(any_url, queue):
@@ -235,15 +232,11 @@ async def test_result_is_delivered_in_a_process_with_a_worker_that_is_stopping(q
     worker = work(handler)
     async with worker:
         job = await queue.add("n")
-        await eventually(lambda: is_active(job))
+        await until_state(queue, job.id, "active")
         stopping = asyncio.create_task(worker.stop())
         release.set()
         assert await job.result(timeout=5) == "done"
         await stopping
-
-
-async def is_active(job):
-    return (await job.snapshot()).state == "active"
 
 
 async def test_worker_out_of_grace_gives_running_jobs_back_without_an_attempt(queue, work):
@@ -253,7 +246,7 @@ async def test_worker_out_of_grace_gives_running_jobs_back_without_an_attempt(qu
     worker = work(handler)
     async with worker:
         job = await queue.add("n")
-        await eventually(lambda: is_active(job))
+        await until_state(queue, job.id, "active")
         await worker.stop(grace=0.05)
         found = await job.snapshot()
     assert (found.state, found.attempt, found.stalled) == ("waiting", 1, 0)

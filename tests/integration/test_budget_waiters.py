@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from glidemq_core import Budget, JobFailed, Ledger
-from tests.harness.processes import eventually
+from tests.harness.jobs import until_counted
 
 
 @pytest.mark.parametrize("is_parked_first", [True, False])
@@ -16,16 +16,13 @@ async def test_job_that_waits_for_a_budget_which_is_dropped_fails_and_does_not_w
         async with job.llm_call("m", tokens={"input": 9}):
             return
 
-    async def parked():
-        return (await queue.counts())["delayed"]
-
     async with Ledger(queue.name, connection=any_url) as ledger, work(spend):
         await ledger.open_budget("b", Budget(max_total_tokens=1, on_exceeded="pause"))
         if not is_parked_first:
-            await ledger.drop_budget("b", after=2)
+            await ledger.drop_budget("b", after=1)
         job = await queue.add("n", budgets=["b"], ledger=queue.name)
-        await eventually(parked)
         if is_parked_first:
+            await until_counted(queue, delayed=1)
             await ledger.drop_budget("b", after=1)
 
         with pytest.raises(JobFailed, match="no budget of that id"):
@@ -37,13 +34,10 @@ async def test_cancelled_jobs_hold_up_none_of_those_that_wait_behind_them(queue,
         async with job.llm_call("m", tokens={"input": 1}) as call:
             call.tokens = {"input": 1}
 
-    async def all_parked():
-        return (await queue.counts())["delayed"] == 21
-
     async with Ledger(queue.name, connection=any_url) as ledger, work(spend):
         await ledger.open_budget("b", Budget(max_total_tokens=0, on_exceeded="pause"))
         jobs = [await queue.add("n", budgets=["b"], ledger=queue.name) for _ in range(21)]
-        await eventually(all_parked)
+        await until_counted(queue, delayed=21)
         for job in jobs[:20]:
             await job.cancel()
 

@@ -450,10 +450,12 @@ def test_windows_leave_no_gap_where_midnight_does_not_exist(zone: str):
 async def test_ended_window_turns_by_itself_and_old_reservations_stay_in_it(
     url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Windows of a second, so that the test need not wait for midnight."""
+    """The first window ends in a second, so that the test need not wait for midnight."""
+    begin = round(time.time() * 1000)
+    end = begin + 1000
     monkeypatch.setattr(
         "glidemq_core._ledger.window_bounds",
-        lambda _w, _z, now: (now // 1000 * 1000, now // 1000 * 1000 + 1000),
+        lambda _w, _z, now: (begin, end) if now < end else (end, end + 60_000),
     )
     async with Ledger(connection=url) as ledger:
         await ledger.open_budget("b", Budget(max_total_tokens=100, window="day"))

@@ -21,6 +21,7 @@ from glidemq_core import (
     Worker,
 )
 from glidemq_core.ledger import Ledger
+from tests.harness.jobs import until_counted
 from tests.harness.processes import eventually
 from tests.harness.servers import Look
 
@@ -44,12 +45,7 @@ async def gathered(jobs: list[JobHandle]) -> list[Any]:
 
 async def until_parked(queue: Queue, count: int) -> None:
     """Wait until so many jobs are delayed, and none is on its way."""
-    async with asyncio.timeout(20):
-        while True:
-            counts = await queue.counts()
-            if counts["delayed"] == count and counts["waiting"] == counts["active"] == 0:
-                return
-            await asyncio.sleep(0.01)
+    await until_counted(queue, delayed=count, waiting=0, active=0)
 
 
 async def used(ledger: Ledger, id: str = "b") -> int:
@@ -138,13 +134,13 @@ async def test_parked_jobs_wait_without_a_call_until_the_cap_is_raised(
         await asyncio.sleep(1.1)  # the last round of upkeep that has news
         before, runs = any_server.calls("fcall"), [(await job.snapshot()).run for job in jobs]  # type: ignore[union-attr]
         reads = any_server.calls("fcall") - before
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         idle = any_server.calls("fcall") - before - reads
 
         await ledger.update_budget("b", Budget(max_total_tokens=10_000, on_exceeded="pause"))
         assert await gathered(jobs) == [10] * 301
 
-    # Two rounds of upkeep, and what a worker without jobs asks in two seconds.
+    # A round of upkeep, and what a worker without jobs asks in a second.
     assert idle <= 20
     assert sorted(set(runs)) == [1]
     ended = [await job.snapshot() for job in jobs]
@@ -158,7 +154,7 @@ async def test_parked_jobs_run_when_the_window_turns(
     daily = Budget(max_total_tokens=10, on_exceeded="pause", window="day")
     client = await ledger._open()
     now = (await client._get([], []))[0]
-    # A window that began a moment before today's, and ends in two seconds.
+    # A window that began a moment before today's, and ends soon.
     args = {
         "id": "b",
         "caps": daily.caps(),
@@ -168,7 +164,7 @@ async def test_parked_jobs_run_when_the_window_turns(
         "window": "day",
         "zone": "UTC",
         "start": now - now % 86_400_000 - 1,
-        "stop": now + 2000,
+        "stop": now + 1500,
         "update": False,
     }
     await client._call("ledger_open", args)
@@ -181,7 +177,7 @@ async def test_parked_jobs_run_when_the_window_turns(
     state = await ledger.budget("b")
     assert state is not None
     assert state.total_tokens == 10
-    assert time.time() * 1000 >= now + 2000
+    assert time.time() * 1000 >= now + 1500
 
 
 async def test_job_waits_for_all_of_its_budgets_and_holds_none_meanwhile(
@@ -194,9 +190,11 @@ async def test_job_waits_for_all_of_its_budgets_and_holds_none_meanwhile(
         job = await queue.add("j", {"ask": 10}, budgets=["user", "tenant"])
         await until_parked(queue, 1)
         await ledger.update_budget("user", Budget(max_total_tokens=50, on_exceeded="pause"))
-        async with asyncio.timeout(10):
-            while (await ledger.budget("tenant")).waiting == 0:  # type: ignore[union-attr]  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+
+        async def waits_for_the_other() -> int:
+            return (await ledger.budget("tenant")).waiting  # type: ignore[union-attr]
+
+        await eventually(waits_for_the_other)
         assert (await ledger.budget("user")).reserved == {}  # type: ignore[union-attr]
         await ledger.update_budget("tenant", Budget(max_total_tokens=50, on_exceeded="pause"))
         assert await job.result(timeout=10) == 10

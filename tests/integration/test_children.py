@@ -13,7 +13,7 @@ from glidemq_core import (
     Worker,
     WrongState,
 )
-from tests.harness.processes import eventually
+from tests.harness.jobs import until_state
 
 
 async def test_child_with_the_key_of_one_of_the_flow_is_refused(queue, work, any_url):
@@ -45,13 +45,6 @@ async def boss(job):
     return {key: end.result for key, end in ends.items()}
 
 
-async def in_state(job, state):
-    async def reached():
-        return (await job.snapshot()).state == state
-
-    await eventually(reached, what=f"state {state}")
-
-
 async def test_children_that_others_add_are_waited_for_in_whatever_queue_they_are(
     queue, work, any_url
 ):
@@ -62,7 +55,7 @@ async def test_children_that_others_add_are_waited_for_in_whatever_queue_they_ar
         Worker(other.name, handlers, connection=any_url),
     ):
         job = await queue.add("boss")
-        await in_state(job, "suspended")
+        await until_state(queue, job.id, "suspended")
         await queue.add("leaf", 1, parent=Parent(id=job.id, queue=queue.name, key="here"))
         there = await other.add("leaf", 2, parent=Parent(id=job.id, queue=queue.name))
         await job.signal("go")
@@ -74,7 +67,7 @@ async def test_child_added_while_its_parent_waits_for_others_is_waited_for(queue
         job = await queue.add("boss")
         await other.add("leaf", 1, parent=Parent(id=job.id, queue=queue.name, key="a"))
         await job.signal("go")
-        await in_state(job, "waiting_children")
+        await until_state(queue, job.id, "waiting_children")
         await other.add("leaf", 2, parent=Parent(id=job.id, queue=queue.name, key="b"))
         async with Worker(other.name, leaf, connection=any_url):
             assert await job.result(timeout=10) == {"a": 2, "b": 4}

@@ -143,15 +143,16 @@ class TestLostReplies:
     ):
         client = open_client(proxy.url)
         await count(client, "first")
-        proxy.delay, before = 0.05, server.calls("fcall")
+        proxy.hold(up=False)
         calls = [asyncio.ensure_future(count(client, str(i))) for i in range(100)]
-        await eventually(lambda: server.calls("fcall") >= before + 50)
+        await eventually(lambda: server.cmd("GET", f"{ROOT}:count") == b"101")
 
         proxy.reset_all()
+        proxy.release()
         await asyncio.gather(*calls)
 
         assert server.cmd("GET", f"{ROOT}:count") == b"101"
-        assert int(server.cmd("GET", f"{ROOT}:repeats")) >= 50
+        assert server.cmd("GET", f"{ROOT}:repeats") == b"100"
         assert caplog.text.count("anew") == 1
 
     async def test_replies_that_stop_coming_at_all_are_noticed(
@@ -289,7 +290,7 @@ class TestRefusals:
             own.cmd("CONFIG", "SET", "requirepass", "sesame")
             client = open_client(f"valkey://:open-up@127.0.0.1:{own.port}")
 
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(10):
                 with pytest.raises(ConnectionLost, match="check user and password") as caught:
                     await count(client, "a")
 

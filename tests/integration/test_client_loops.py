@@ -74,7 +74,7 @@ class TestLoops:
             return await asyncio.gather(*(count(client, str(i)) for i in range(200)))
 
         assert await other_loop.start(many()) == [str(i).encode() for i in range(200)]
-        assert server.cmd("CLIENT", "LIST").count(b"\n") == before
+        assert server.cmd("CLIENT", "LIST").count(b"\n") <= before  # an earlier test's may be gone
 
     async def test_errors_cross_from_the_other_loop_too(self, url, open_client, other_loop):
         client = open_client(url)

@@ -1,11 +1,10 @@
 """Dead letters: a job that fails for good leaves one copy with all that is needed to look into it and to repeat it."""
 
-import asyncio
-
 import pytest
 
 from glidemq_core import Budget, FlowJob, FlowProducer, JobFailed, UnrecoverableError
 from glidemq_core.ledger import Ledger
+from tests.harness.jobs import lose
 from tests.harness.processes import eventually
 
 
@@ -40,12 +39,6 @@ async def spends(job):
         raise AssertionError("the budget lets nothing through")
 
 
-async def is_lost(job):
-    await asyncio.sleep(0.2)  # until its start is known
-    job._run.stop("lease_lost")
-    await asyncio.sleep(30)
-
-
 @pytest.mark.parametrize(
     ("handler", "options", "reason", "error"),
     [
@@ -53,7 +46,7 @@ async def is_lost(job):
         (gives_up, {"attempts": 5}, "unrecoverable", "UnrecoverableError"),
         (waits, {}, "error", "SignalTimeout"),
         (spends, {"budgets": ["none"]}, "budget", "BudgetExceeded"),
-        (is_lost, {}, "stalled", ""),
+        (lose, {}, "stalled", ""),
         (breaks, {"delay": 100, "ttl": 0.05}, "expired", ""),
     ],
     ids=["error", "unrecoverable", "wait", "budget", "stall", "expiry"],
@@ -65,7 +58,8 @@ async def test_each_way_to_fail_for_good_leaves_one_copy(
         await ledger.open_budget("none", Budget(max_total_tokens=1))
     data = {"text": "ü😀"}
 
-    async with work(handler, dead_letter=graveyard.name, lock_duration=0.4, max_stalled=0):
+    lock = 0.4 if handler is lose else 30
+    async with work(handler, dead_letter=graveyard.name, lock_duration=lock, max_stalled=0):
         job = await queue.add("kind", data, **options)
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=20)

@@ -1,7 +1,6 @@
 """Flows: parents after their children, what a child's end means, graphs, children added by running jobs."""
 
 import asyncio
-from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +13,7 @@ from glidemq_core import (
     Worker,
     kept_text,
 )
+from tests.harness.jobs import lose, until_state
 from tests.harness.processes import eventually
 
 
@@ -51,14 +51,6 @@ async def both(leaves, work):
     """Workers for both queues."""
     async with work(HANDLERS, concurrency=5):
         yield
-
-
-async def until_state(queue, id, state):
-    async def reached():
-        job = await queue.get(id)
-        return job if job is not None and job.state == state else None
-
-    return await eventually(reached, what=f"state {state}")
 
 
 async def test_parent_runs_after_its_children_and_sees_their_results_by_key(
@@ -233,7 +225,10 @@ async def test_usage_of_a_removed_child_stays_in_the_flow(queue, other, flows, a
 async def test_child_whose_wait_ran_out_without_a_worker_fails_and_its_parent_is_told(
     queue, other, flows, any_url, work, *, policy
 ):
+    begun = asyncio.Event()
+
     async def waits(job):
+        begun.set()
         await job.wait_for_signal("never", timeout=0.3)
 
     children = [FlowJob(name="leaf", queue=other.name)]
@@ -242,8 +237,8 @@ async def test_child_whose_wait_ran_out_without_a_worker_fails_and_its_parent_is
     )
     child = flow.children["leaf"].id
     async with Worker(other.name, waits, connection=any_url):
-        parked = await until_state(other, child, "suspended")
-    await eventually(lambda: datetime.now(UTC) > parked.due_at)
+        await begun.wait()
+    await asyncio.sleep(0.35)  # parked by now, and past its deadline
 
     async with work(HANDLERS), Worker(other.name, waits, connection=any_url):
         if policy == "collect":
@@ -255,17 +250,12 @@ async def test_child_whose_wait_ran_out_without_a_worker_fails_and_its_parent_is
 
 
 async def test_child_that_stalled_out_fails_its_parent(queue, other, flows, any_url, work):
-    async def lost(job):
-        await asyncio.sleep(0.2)  # until its start is known
-        job._run.stop("lease_lost")  # the worker says nothing more of it
-        await asyncio.sleep(30)
-
     flow = await flows.add(
         FlowJob(name="parent", queue=queue.name, children=[FlowJob(name="leaf", queue=other.name)])
     )
     async with (
         work(HANDLERS),
-        Worker(other.name, lost, connection=any_url, lock_duration=0.3, max_stalled=0),
+        Worker(other.name, lose, connection=any_url, lock_duration=0.3, max_stalled=0),
     ):
         with pytest.raises(JobFailed) as caught:
             await queue.result(flow.id, timeout=20)
@@ -347,7 +337,7 @@ async def test_children_that_ended_before_their_parent_waits_wake_it_at_once(
 ):
     async def boss(job):
         await job.add_child("leaf", 1, queue=other.name)
-        await eventually(lambda: _has_ended(queue, job.id), 1)
+        await eventually(lambda: _has_ended(queue, job.id))
         ends = await job.wait_for_children()
         return [ends["leaf"].result, job.run]
 

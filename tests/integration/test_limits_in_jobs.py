@@ -12,6 +12,7 @@ import pytest
 from glidemq_core import NewJob, Queue, Throttle, Throttled, Worker
 from glidemq_core._threads import run_in_thread
 from glidemq_core.ledger import Ledger
+from tests.harness.jobs import until_state
 from tests.harness.servers import Look
 
 
@@ -28,6 +29,7 @@ class Calls:
         self.tokens = tokens
         self.pause = pause
         self.fails = fails
+        self.begun = time.monotonic()
         self.started: list[float] = []
         self.running = self.most = 0
 
@@ -42,12 +44,13 @@ class Calls:
             if self.fails:
                 raise ConnectionError
 
-    def busiest(self, seconds: float) -> int:
-        """The most calls that began within a window of that length."""
-        return max(
-            sum(start <= other < start + seconds for other in self.started)
-            for start in self.started
-        )
+    def too_early(self, rate: int, burst: int) -> list[int]:
+        """Which calls began before a limiter can have let them through: it is full first, then gives `rate` a second."""
+        return [
+            number
+            for number, at in enumerate(self.started, 1)
+            if at - self.begun < (number - burst - 1) / rate
+        ]
 
 
 async def add_and_wait(queues: list[Queue], count: int, limits: dict[str, Throttle]) -> None:
@@ -70,8 +73,7 @@ async def test_tokens_a_minute_are_shared_by_two_queues_and_all_their_workers(
         await add_and_wait([queue, other], 12, limits)
 
     assert len(calls.started) == 24
-    for window in (0.2, 0.5, 1.0):
-        assert calls.busiest(window) <= window * 10 + 6 + 1
+    assert calls.too_early(rate=10, burst=6) == []
 
 
 async def test_failed_calls_count_too(queue: Queue, work: Callable[..., Worker]):
@@ -82,7 +84,7 @@ async def test_failed_calls_count_too(queue: Queue, work: Callable[..., Worker])
         await add_and_wait([queue], 10, limits)
 
     assert len(calls.started) == 10
-    assert max(calls.started) - min(calls.started) >= 0.6
+    assert calls.too_early(rate=10, burst=3) == []
 
 
 async def test_no_more_calls_run_at_one_time_than_said(queue: Queue, work: Callable[..., Worker]):
@@ -105,7 +107,7 @@ async def test_job_that_waits_a_little_waits_in_its_worker(
         await asyncio.gather(*(job.result(timeout=10) for job in jobs))
 
     snapshots = [await job.snapshot() for job in jobs]
-    assert max(calls.started) - min(calls.started) >= 0.9
+    assert max(calls.started) - calls.begun >= 0.9
     assert [(one.run, one.attempt) for one in snapshots if one] == [(1, 1)] * 3
 
 
@@ -124,10 +126,9 @@ async def test_job_that_waits_long_holds_no_slot_and_loses_no_attempt(
         other = await queue.add("free")
         await first.result(timeout=10)
         assert await other.result(timeout=5) == "free"
-        parked = await second.snapshot()
+        parked = await until_state(queue, second.id, "delayed")
 
-    assert parked is not None
-    assert (parked.state, parked.reason, parked.attempt) == ("delayed", "throttled", 1)
+    assert (parked.reason, parked.attempt) == ("throttled", 1)
     assert len(calls.started) == 1
 
 
@@ -150,12 +151,10 @@ async def test_handler_in_a_thread_is_told_how_long_it_would_have_to_wait(
     async with work(handler):
         job = await queue.add("j", limits={"p": Throttle(rpm=6, burst=0.1)})
         await asyncio.wait_for(unwound.wait(), 10)
-        async with asyncio.timeout(10):
-            while (parked := await job.snapshot()) is None or parked.state == "active":  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        parked = await until_state(queue, job.id, "delayed")
 
     assert [(error.limiter, 5 < error.retry_after <= 10) for error in told] == [("p", True)]
-    assert (parked.state, parked.reason, parked.attempt) == ("delayed", "throttled", 1)
+    assert (parked.reason, parked.attempt) == ("throttled", 1)
 
 
 async def test_thread_inside_of_an_async_handler_is_told_so_too(
@@ -184,9 +183,9 @@ async def test_state_of_a_limiter_can_be_read(
 
     tokens = state.axes["tpm"]
     assert (tokens.limit, tokens.burst, state.running, state.concurrency) == (600, 600, 0, 2)
-    assert 90 <= tokens.used <= 100
+    assert 50 <= tokens.used <= 100
     assert tokens.remaining == 600 - tokens.used
-    assert 9 <= tokens.reset <= 10
+    assert 5 <= tokens.reset <= 10
 
 
 async def test_idle_limiter_leaves_no_key_without_an_end(

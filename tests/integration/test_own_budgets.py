@@ -11,9 +11,9 @@ from glidemq_core import Budget, FlowJob, FlowProducer
 async def test_job_that_its_own_budget_parks_goes_on_when_the_window_turns(
     queue, work, any_url, monkeypatch, owner
 ):
-    monkeypatch.setattr(  # a second, so that the test need not wait for midnight
+    monkeypatch.setattr(  # a moment, so that the test need not wait for midnight
         "glidemq_core._ledger.window_bounds",
-        lambda _w, _z, now: (now // 1000 * 1000, now // 1000 * 1000 + 1000),
+        lambda _w, _z, now: (now // 400 * 400, now // 400 * 400 + 400),
     )
     budget = Budget(max_total_tokens=15, window="day", on_exceeded="pause")
 

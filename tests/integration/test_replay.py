@@ -5,15 +5,8 @@ import asyncio
 import pytest
 
 from glidemq_core import JobFailed, UnrecoverableError, kept_text
+from tests.harness.jobs import lose, read, until_counted
 from tests.harness.processes import eventually
-
-
-async def until_suspended(queue, count=1):
-    await eventually(lambda: _suspended(queue, count))
-
-
-async def _suspended(queue, count):
-    return (await queue.counts())["suspended"] == count
 
 
 async def in_gather(job, side):
@@ -64,7 +57,7 @@ async def test_park_beside_a_paid_step_lets_it_finish_and_keeps_its_result(queue
         await eventually(lambda: paid == ["begun"])
         assert (await job.snapshot()).state == "active"
         may_end.set()
-        await until_suspended(queue)
+        await until_counted(queue, suspended=1)
         await job.signal("go", 7)
         assert await job.result(timeout=5) == [7, "paid", 2]
     assert paid == ["begun", "ended"]
@@ -89,7 +82,7 @@ async def test_paid_step_that_fails_beside_a_wait_is_retried_not_blamed_on_the_p
 
     async with work(handler):
         job = await queue.add("n", attempts=3)
-        await until_suspended(queue)
+        await until_counted(queue, suspended=1)
         await job.signal("go", 7)
         assert await job.result(timeout=5) == [7, "paid"]
     assert len(calls) == 2
@@ -158,8 +151,8 @@ async def test_reader_sees_what_was_streamed_around_waits_once(queue, work):
 
     async with work(handler):
         job = await queue.add("n")
-        live = asyncio.create_task(_read(job.stream()))
-        await until_suspended(queue)
+        live = asyncio.create_task(read(job.stream()))
+        await until_counted(queue, suspended=1)
         assert kept_text(await queue.read_stream(job.id)) == "one draft "
         await job.signal("go", "yes")
         result = await job.result(timeout=5)
@@ -169,10 +162,6 @@ async def test_reader_sees_what_was_streamed_around_waits_once(queue, work):
     assert await queue.log(job.id) == ["one", "two", "three"]
 
 
-async def _read(stream):
-    return [chunk async for chunk in stream]
-
-
 async def test_text_before_a_wait_stays_though_the_run_was_lost_before_it_parked(
     queue, work, any_server
 ):
@@ -180,8 +169,7 @@ async def test_text_before_a_wait_stays_though_the_run_was_lost_before_it_parked
         async def lost():
             await eventually(lambda: _has_asked(any_server, queue, job))
             await queue.signal(job.id, "go")
-            job._run.stop("lease_lost")  # the worker says nothing more of it
-            await asyncio.sleep(30)
+            await lose(job)
 
         await job.stream_chunk("content", "before ")
         if job.run == 1:
@@ -192,7 +180,7 @@ async def test_text_before_a_wait_stays_though_the_run_was_lost_before_it_parked
         await job.stream_chunk("content", "after")
         return "before after"
 
-    async with work(handler, lock_duration=0.4):
+    async with work(handler, lock_duration=1):
         job = await queue.add("n")
         async with asyncio.timeout(15):
             chunks = [chunk async for chunk in job.stream()]
@@ -212,12 +200,12 @@ async def test_text_of_an_attempt_that_failed_after_a_wait_is_reset_to_the_wait(
 
     async with work(handler):
         job = await queue.add("n", attempts=2)
-        live = asyncio.create_task(_read(job.stream()))
-        await until_suspended(queue)
+        live = asyncio.create_task(read(job.stream()))
+        await until_counted(queue, suspended=1)
         await job.signal("go")
         assert kept_text(await live) == await job.result(timeout=5)
-    late = await _read(job.stream(after=None))
-    newest = await _read(queue.stream(job.id, latest=True))
+    late = await read(job.stream(after=None))
+    newest = await read(queue.stream(job.id, latest=True))
     assert kept_text(late) == kept_text(newest) == "before attempt 2"
     assert "attempt 1" not in [chunk.content for chunk in newest]
 
@@ -237,7 +225,7 @@ async def test_what_is_streamed_inside_of_a_step_is_kept_with_it(queue, work):
 
     async with work(handler):
         job = await queue.add("n", attempts=2)
-        chunks = await _read(job.stream())
+        chunks = await read(job.stream())
         assert kept_text(chunks) == await job.result(timeout=5) == "abcdef"
 
 
@@ -248,9 +236,9 @@ async def test_job_cancelled_while_it_waits_ends_once_with_its_stream(queue, wor
 
     async with work(handler):
         job = await queue.add("n")
-        await until_suspended(queue)
+        await until_counted(queue, suspended=1)
         assert await job.cancel() == "cancelled"
-        chunks = await _read(job.stream())
+        chunks = await read(job.stream())
     assert [chunk.type for chunk in chunks] == ["content", "end"]
     assert chunks[-1].content == "cancelled"
 

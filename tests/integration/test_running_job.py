@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from glidemq_core import Budget, InvalidOption, JobCancelled, JobFailed, Ledger, NewJob, Throttle
+from tests.harness.jobs import lose
 
 
 async def test_moved_job_starts_again_with_its_next_step_and_the_same_attempt(queue, work):
@@ -28,15 +29,13 @@ async def test_crash_in_the_second_of_three_moves_repeats_that_step_alone(queue,
         step = job.data.get("step", "one")
         if step == "two" and "lost" not in done:
             done.append("lost")
-            await asyncio.sleep(0.1)  # long enough to be known as started
-            job._run.stop("lease_lost")
-            await asyncio.Event().wait()
+            await lose(job)
         done.append(step)
         if step != "three":
             await job.move_to_delayed(0.02, next_step={"one": "two", "two": "three"}[step])
         return job.attempt
 
-    async with work(handler, lock_duration=0.4):
+    async with work(handler, lock_duration=1):
         job = await queue.add("n", {})
         assert await job.result(timeout=20) == 1
         ended = await job.snapshot()

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from glidemq_core import Budget, InvalidOption, JobFailed, Ledger, kept_text
+from tests.harness.jobs import lose
 from tests.harness.processes import eventually
 
 
@@ -183,9 +184,7 @@ async def test_three_phases_with_sleeps_between_run_each_once_though_one_is_lost
     async def phase(job, name):
         if name == "two" and not done.count("lost"):
             done.append("lost")
-            await asyncio.sleep(0.2)
-            job._run.stop("lease_lost")
-            await asyncio.sleep(30)
+            await lose(job)
         done.append(name)
 
     async def handler(job):
@@ -194,7 +193,7 @@ async def test_three_phases_with_sleeps_between_run_each_once_though_one_is_lost
             await job.sleep(0.02)
         return "through"
 
-    async with work(handler, lock_duration=0.4):
+    async with work(handler, lock_duration=1):
         job = await queue.add("n")
         assert await job.result(timeout=20) == "through"
         ended = await job.snapshot()
@@ -218,7 +217,7 @@ async def test_step_of_a_run_that_lost_its_lease_is_not_stored(queue, work, any_
             go.set()
             raise
 
-    async with work(handler, concurrency=2, lock_duration=0.4):
+    async with work(handler, concurrency=2, lock_duration=1):
         job = await queue.add("n")
         await eventually(lambda: seen == [1])
         key = f"glidemq:{{{queue.name}}}:job:{job.id}"

@@ -5,26 +5,18 @@ import asyncio
 import pytest
 
 from glidemq_core import InvalidOption, NewJob, kept_text, sse
+from tests.harness.jobs import read, subscribers
 from tests.harness.processes import eventually
-
-
-async def read(stream):
-    return [chunk async for chunk in stream]
 
 
 async def test_five_hundred_streams_at_once_are_each_whole_over_one_subscription(
     queue, work, any_server
 ):
     subscribed = []
-    where = "SHARDNUMSUB" if any_server.is_cluster else "NUMSUB"
-
-    def subscriptions():
-        return any_server.cmd("PUBSUB", where, f"glidemq:{{{queue.name}}}:news")[1]
 
     async def handler(job):
         if job.data == 499:
-            await eventually(subscriptions)
-            subscribed.append(subscriptions())
+            subscribed.append(await eventually(lambda: subscribers(any_server, queue)))
         for i in range(12):
             await job.stream_chunk("content", f"{job.data}:{i} ")
             await asyncio.sleep(0)

@@ -10,6 +10,7 @@ import pytest
 from glidemq_core import Breaker, InvalidOption, Ledger, Throttle, Throttled
 from glidemq_core.ledger import Reservation
 from glidemq_core.throttle import LimiterState
+from tests.harness.processes import eventually
 from tests.harness.servers import Look
 
 
@@ -40,23 +41,25 @@ async def test_clients_share_one_limiter(url: str):
             for n in range(20)
             for name, ledger in (("a", first), ("b", second))
         ]
+        begun = time.monotonic()
 
         admitted = [got for got in await asyncio.gather(*calls) if got]
 
-        assert 12 <= len(admitted) <= 14, "the burst, and what came up meanwhile"
+        came_up = 10 * (time.monotonic() - begun)
+        assert 12 <= len(admitted) <= 13 + came_up, "the burst, and what came up meanwhile"
 
 
 async def test_refusal_says_which_limiter_and_when(url: str):
     async with Ledger(connection=url) as ledger:
         ledger.limiter("wide", Throttle(rpm=6000))
-        ledger.limiter("narrow", Throttle(tpm=600, burst=0))
+        ledger.limiter("narrow", Throttle(tpm=60, burst=0))
         await ledger.reserve("a/1/1", tokens={"input": 10}, limits=["wide", "narrow"])
 
         with pytest.raises(Throttled) as caught:
             await ledger.reserve("a/1/2", tokens={"input": 10}, limits=["wide", "narrow"])
 
         assert caught.value.limiter == "narrow"
-        assert 0.5 < caught.value.retry_after <= 1.1
+        assert 5 < caught.value.retry_after <= 10.1
 
 
 async def test_caller_who_waits_as_told_is_admitted(url: str):
@@ -68,7 +71,7 @@ async def test_caller_who_waits_as_told_is_admitted(url: str):
             *(wait_for_slot(ledger, f"c{n}/1/1", limits) for n in range(10))
         )
 
-        assert 0.85 <= time.monotonic() - begin <= 2.5
+        assert 0.85 <= time.monotonic() - begin <= 10
         assert sum(refusals for _, refusals in waited) <= 40, (
             "they come one after the other, not all at once"
         )
@@ -80,14 +83,16 @@ async def test_state_is_readable_and_looking_changes_nothing(url: str, any_serve
         assert any_server.keys() == []
 
         ledger.limiter("m", Throttle(rpm=60, tpm=6000, concurrency=4, breaker=Breaker()))
+        begun = time.monotonic()
         await ledger.reserve("a/1/1", tokens={"input": 200}, limits=["m"])
         state = await ledger.limiter_state("m")
+        took = time.monotonic() - begun + 0.01
 
         assert isinstance(state, LimiterState)
         assert (state.axes["tpm"].limit, state.axes["tpm"].burst) == (6000, 600)
-        assert 150 <= state.axes["tpm"].used <= 200
+        assert 200 - 100 * took <= state.axes["tpm"].used <= 200
         assert state.axes["tpm"].remaining == 600 - state.axes["tpm"].used
-        assert 1.5 <= state.axes["tpm"].reset <= 2.0
+        assert 2 - took <= state.axes["tpm"].reset <= 2.0
         assert (state.axes["rpm"].used, state.axes["rpm"].remaining) == (1, 5)
         assert (state.running, state.concurrency, state.cap, state.breaker) == (1, 4, 1.0, "closed")
 
@@ -101,25 +106,31 @@ async def test_refusals_of_the_other_side_are_seen_by_all(url: str):
         with pytest.raises(Throttled) as caught:
             await second.reserve("b/1/1", limits=limits)
 
-        assert 29 <= caught.value.retry_after <= 31
+        assert 20 <= caught.value.retry_after <= 31
         state = await second.limiter_state("m")
         assert state.cap == 0.7
-        assert 28 <= state.blocked <= 30
+        assert 20 <= state.blocked <= 30
 
 
 async def test_breaker_opens_for_all_and_one_probe_closes_it(url: str):
-    limits = {"m": Throttle(breaker=Breaker(calls=3, failures=0.5, open_for=0.2))}
+    limits = {
+        name: Throttle(breaker=Breaker(calls=3, failures=0.5, open_for=seconds))
+        for name, seconds in (("long", 30), ("m", 0.1))
+    }
     async with Ledger(connection=url) as first, Ledger(connection=url) as second:
-        for n in range(3):
-            call = await first.reserve(f"a/1/{n}", limits=limits)
+        calls = [await first.reserve(f"a/1/{n}", limits=limits) for n in range(3)]
+        for call in calls:
             await call.settle(outcome="error")
-        assert (await second.limiter_state("m")).breaker == "open"
+        assert (await second.limiter_state("long")).breaker == "open"
         with pytest.raises(Throttled) as caught:
             await second.reserve("b/1/1", limits=limits)
-        assert caught.value.retry_after <= 0.3
+        assert (caught.value.limiter, 20 < caught.value.retry_after <= 30) == ("long", True)
 
-        await asyncio.sleep(0.25)
-        assert (await second.limiter_state("m")).breaker == "probing"
+        async def probing() -> bool:
+            return (await second.limiter_state("m")).breaker == "probing"
+
+        await eventually(probing)
+        limits = {"m": limits["m"]}
         tries = [
             ledger.try_reserve(f"p{n}/1/1", limits=limits)
             for n in range(10)
@@ -151,9 +162,9 @@ async def test_places_are_never_more_than_allowed(url: str):
             await place.settle()
             done += 1
 
-        await asyncio.gather(*(call(n) for n in range(15)))
+        await asyncio.gather(*(call(n) for n in range(10)))
 
-        assert (most, done) == (5, 15)
+        assert (most, done) == (5, 10)
 
 
 @pytest.mark.parametrize(

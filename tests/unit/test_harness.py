@@ -64,13 +64,14 @@ def test_hanging_link_stays_open_and_silent(server, proxy, through):
 
     with pytest.raises(TimeoutError):
         through(timeout=0.2).cmd("SET", "first", 1)
-    assert server.keys() == ["first"]
+    wait_until(lambda: server.keys() == ["first"])
     assert proxy.connections == 1
 
 
 def test_held_requests_arrive_after_the_release(server, proxy, through):
-    client = through(timeout=0.2)
+    client = through()
     client.cmd("PING")
+    client._socket.settimeout(0.2)
     proxy.hold(down=False)
 
     with pytest.raises(TimeoutError):
@@ -108,13 +109,13 @@ def test_answer_is_cut_in_its_middle(server, proxy, through):
 def test_delay_is_each_way_and_for_all_at_once(proxy, through):
     client = through()
     client.cmd("PING")
-    proxy.delay = 0.1
+    proxy.delay = 0.3
     started = time.monotonic()
 
     client.send("PING")
     client.send("PING")
     assert [client.receive(), client.receive()] == [b"PONG", b"PONG"]
-    assert 0.2 <= time.monotonic() - started < 0.35
+    assert 0.6 <= time.monotonic() - started < 1.2
 
 
 def test_narrow_connection_takes_its_time(server, proxy, through):
