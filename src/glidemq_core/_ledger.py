@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -12,9 +13,11 @@ from . import _keys
 from ._client import Client
 from ._units import from_nano, to_ms
 from .budget import Budget, BudgetState, state_of, window_bounds
-from .errors import BudgetExceeded, InvalidOption, Throttled
+from .errors import BudgetExceeded, GlideMQError, InvalidOption, Throttled
 from .throttle import LimiterState, idle
 from .throttle import state_of as limiter_of
+
+logger = logging.getLogger(__name__)
 
 _text: Final = msgspec.json.Encoder(order="sorted").encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
@@ -160,7 +163,7 @@ class LedgerClient:
         self._client = client
 
     async def open(self, id: str, budget: Budget, *, update: bool = False) -> str:
-        """Make a budget ("made" or "kept"), or change one ("updated" or "missing")."""
+        """Make a budget ("made" or "kept"), or change one ("updated" or "missing"); wakes who fits now."""
         if not isinstance(budget, Budget):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
             raise InvalidOption("budget", budget, "not a Budget")
         now = cast("int", (await self._get([], []))[0])
@@ -177,7 +180,9 @@ class LedgerClient:
             "stop": stop,
             "update": update,
         }
-        return (await self._call("ledger_open", args))[0]
+        verdict, sent = await self._call("ledger_open", args)
+        await self.wake(_wakes(sent))
+        return verdict
 
     async def drop(self, id: str, *, after: float) -> bool:
         """Let a budget go in `after` seconds; False: there is none."""
@@ -345,6 +350,13 @@ class LedgerClient:
                 gone += [(wake.budget, f"{wake.queue_root}\n{id.decode()}") for id in ended]
             done = await self.upkeep([wake.entry for wake in wakes], gone[:_MAX_GONE])
             wakes = done.wakes
+
+    async def wake(self, wakes: Sequence[Wake]) -> None:
+        """As `relay`, for callers that have done what they were to do: if it fails, the upkeep of a worker does it."""
+        try:
+            await self.relay(wakes)
+        except GlideMQError as error:
+            logger.warning("jobs that wait for room in ledger %s wake later: %s", self.name, error)
 
     async def budget(self, id: str) -> BudgetState | None:
         """A budget now; None if there is none."""

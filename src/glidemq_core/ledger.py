@@ -309,14 +309,16 @@ class Ledger:
             remaining=_counts(remaining, "remaining"),
             note=checked_text(note, "note"),
         )
+        await client.wake(done.wakes)
         return done.code
 
     async def release(self, call: str) -> None:
         """Give back what was reserved for a call that was never sent."""
         client = await self._open()
-        await client.settle(
+        done = await client.settle(
             _keys.check_id(call, "call"), started_ms=int(time.time() * 1000), unused=True
         )
+        await client.wake(done.wakes)
 
     # -- life
 

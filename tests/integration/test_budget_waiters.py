@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from glidemq_core import Budget, JobFailed, Ledger
@@ -45,3 +47,29 @@ async def test_cancelled_jobs_hold_up_none_of_those_that_wait_behind_them(queue,
 
         # Room for one: it would be kept for each of the twenty, one after the other, for five seconds.
         await jobs[20].result(timeout=20)
+
+
+@pytest.mark.parametrize("room", ["raised", "settled", "released"])
+async def test_who_makes_room_wakes_the_jobs_that_fit_though_no_worker_runs(
+    queue, work, any_url, room
+):
+    async def spend(job):
+        async with job.llm_call("m", tokens={"input": 10}) as call:
+            call.tokens = {"input": 10}
+
+    pause = Budget(max_total_tokens=10, on_exceeded="pause")
+    async with Ledger(queue.name, connection=any_url) as ledger:
+        await ledger.open_budget("b", pause)
+        held = await ledger.reserve("c/1/1", tokens={"input": 10}, budgets=["b"])
+        async with work(spend):
+            job = await queue.add("n", budgets=["b"], ledger=queue.name)
+            await until_counted(queue, delayed=1)
+
+        if room == "raised":
+            await ledger.update_budget("b", dataclasses.replace(pause, max_total_tokens=20))
+        elif room == "settled":
+            await held.settle(tokens={})
+        else:
+            await held.release()
+
+        assert (await job.snapshot()).state == "waiting"
