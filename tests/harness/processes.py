@@ -106,7 +106,7 @@ class Process:
         self.errors: list[str] = []
         self._news = threading.Condition()
         self._taken = 0
-        self._is_over = False
+        self._open = 2  # pipes that it may still write to
         self._readers = [
             threading.Thread(target=self._read, args=(self._popen.stdout, self.lines), daemon=True),
             threading.Thread(
@@ -127,7 +127,7 @@ class Process:
                     if line.startswith(start):
                         return line
                 left = deadline - time.monotonic()
-                if left <= 0 or self._is_over:
+                if left <= 0 or not self._open:
                     raise AssertionError(f"no line {start!r}: {self._said()}")
                 self._news.wait(left)
 
@@ -198,7 +198,7 @@ class Process:
                 lines.append(line.rstrip("\n"))
                 self._news.notify_all()
         with self._news:
-            self._is_over = True
+            self._open -= 1
             self._news.notify_all()
 
     def _said(self) -> str:
