@@ -60,7 +60,7 @@ local function child_expect(keys, args)
   check(children, adds, is_late)
   local record = parent_of(root, id, map.token, is_late)
   if outbox.is_full(root) then
-    reply.fail('BACKLOGGED', 'the outbox of this queue is full')
+    reply.fail('BACKLOGGED', 'the outbox of this queue is full: its workers relay it; are any running?')
   end
   record.satellites = job.with_satellite(record.satellites, 'children')
   redis.call('HSET', layout.job(root, id), 'satellites', record.satellites)

@@ -21,7 +21,7 @@ from .errors import (
     InvalidOption,
     JobTimeout,
     ParkIgnored,
-    UnrecoverableError,
+    UnknownJobName,
 )
 from .outcome import Outcome
 from .retry import BackoffFunction
@@ -40,10 +40,6 @@ _STOPPED: Final[dict[str, Outcome]] = {
     "cancelled": outcomes.Cancelled(),
     "shutdown": outcomes.Delayed("shutdown"),
 }
-
-
-class UnknownJobName(UnrecoverableError):
-    """The worker has no handler for jobs of this name."""
 
 
 class Executor:
@@ -119,10 +115,7 @@ class Executor:
     def _find(self, run: Run) -> Found:
         found = self._handlers.get(run.claim.name) or self._handlers.get("")
         if found is None:
-            known = ", ".join(sorted(self._handlers))
-            raise UnknownJobName(
-                f"no handler for jobs named {run.claim.name!r}; this worker has {known}"
-            )
+            raise UnknownJobName(run.claim.name, known=sorted(self._handlers))
         return found
 
     def _stopped(self, run: Run) -> Outcome | None:

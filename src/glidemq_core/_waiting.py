@@ -21,6 +21,7 @@ from .errors import (
     InvalidOption,
     JobNotFound,
     LeaseLost,
+    PossiblyBilled,
     SignalTimeout,
     StepChanged,
     UnrecoverableError,
@@ -40,10 +41,6 @@ _ENTRY_BYTES: Final = 262_144
 
 OnChange = Literal["raise", "rerun", "keep"]
 OnBegun = Literal["retry", "fail", "salvage"]
-
-
-class PossiblyBilled(UnrecoverableError):
-    """A paid step began in an earlier run and never ended: it may have been billed, and was told not to repeat."""
 
 
 class _Step:
@@ -148,9 +145,7 @@ class Waiting:
         try:
             if paid and (begun := self.journal.begun(key)) is not None:
                 if on_begun == "fail":
-                    raise PossiblyBilled(
-                        f"step {name!r} began in an earlier run and may have been billed"
-                    )
+                    raise PossiblyBilled(self._run.id, step=name)
                 if salvage is not None:
                     function, args = salvage, (await partial_text(self._run, self._host, begun),)
             return await self._perform(key, hash_, function, args, paid=paid, name=name)
@@ -340,4 +335,4 @@ def _check_begun(on_begun: str, salvage: object, *, paid: bool) -> None:
         )
 
 
-__all__ = ["NO_INPUTS", "OnBegun", "OnChange", "PossiblyBilled", "Waiting"]
+__all__ = ["NO_INPUTS", "OnBegun", "OnChange", "Waiting"]

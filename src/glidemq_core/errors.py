@@ -16,8 +16,10 @@ GlideMQError
 ├── LeaseLost                this run is no longer the job's current run
 ├── UnrecoverableError       raise it in a handler: fail now, do not retry
 │   ├── ParkIgnored          a handler went on after it had asked to be parked
+│   ├── PossiblyBilled       a paid step was interrupted, and is not to be repeated
 │   ├── SignalMismatch       a signal's data do not fit the type that was waited for
-│   └── StepChanged          a remembered step was called with other inputs
+│   ├── StepChanged          a remembered step was called with other inputs
+│   └── UnknownJobName       the worker has no handler for jobs of this name
 ├── JobTimeout               the run was longer than `timeout`, or silent for `idle_timeout`
 ├── SignalTimeout            a wait ended without its signal
 ├── BudgetExceeded           a budget leaves less than was asked
@@ -28,6 +30,7 @@ GlideMQError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
@@ -240,6 +243,34 @@ class StepChanged(UnrecoverableError):
         super().__init__(
             f"step {step!r} is stored for inputs {stored} but was called with {given}; "
             "give it another name, or on_change='rerun' or 'keep'"
+        )
+
+
+class PossiblyBilled(UnrecoverableError):
+    """A paid step began in an earlier run and never ended, and is not to be repeated (`on_begun="fail"`)."""
+
+    def __init__(self, job_id: str, *, step: str) -> None:
+        self.job_id = job_id
+        self.step = step
+        super().__init__(
+            f"step {step!r} of job {job_id!r} began in a run that was lost, and may have been billed: "
+            "look at the provider's log, then retry the job"
+        )
+
+
+class UnknownJobName(UnrecoverableError):
+    """The worker has no handler for jobs of this name.
+
+    Attributes:
+        name: The job's name.
+        known: The names that the worker has handlers for.
+    """
+
+    def __init__(self, name: str, *, known: Sequence[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        super().__init__(
+            f"no handler for jobs named {name!r}; this worker has {', '.join(self.known)}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -82,7 +83,23 @@ async def test_bulk_of_nothing_answers_nothing(queue):
     assert await queue.add_many([]) == []
 
 
-async def test_twenty_producers_of_one_id_make_one_job(queue):
+async def test_twenty_producers_of_one_id_make_one_job(queue, any_url):
+    async with AsyncExitStack() as stack:
+        # Adds of one Queue share a call; these are twenty.
+        producers = [
+            await stack.enter_async_context(Queue(queue.name, connection=any_url))
+            for _ in range(20)
+        ]
+        handles = await asyncio.gather(
+            *(one.add("n", i, job_id="one") for i, one in enumerate(producers))
+        )
+    (first,) = [i for i, handle in enumerate(handles) if not handle.is_duplicate]
+    (job,) = await queue.jobs("waiting")
+
+    assert (job.id, job.data) == ("one", first)
+
+
+async def test_adds_of_one_id_at_one_time_make_one_job(queue):
     handles = await asyncio.gather(*(queue.add("n", i, job_id="one") for i in range(20)))
 
     assert sum(not handle.is_duplicate for handle in handles) == 1

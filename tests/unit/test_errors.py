@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
-import inspect
+import importlib
 import pickle
+import pkgutil
+from types import ModuleType
 
 import pytest
 
 from glidemq_core import errors
+from glidemq_llm import errors as llm_errors
 
 EXAMPLES = [
     errors.InvalidOption("delay", -1, "not positive"),
@@ -18,6 +21,8 @@ EXAMPLES = [
     errors.JobFailed("a", reason="error", error_class="ValueError", error_message="no", attempt=2),
     errors.LeaseLost("a", worker="w"),
     errors.StepChanged("s", stored="1", given="2"),
+    errors.PossiblyBilled("a", step="s"),
+    errors.UnknownJobName("n", known=["m"]),
     errors.JobTimeout("a", limit=1.5, kind="idle_timeout"),
     errors.SignalTimeout("a", name="x"),
     errors.BudgetExceeded("b", cap="c", limit=5, used=1, reserved=2, asked=3),
@@ -30,16 +35,22 @@ def _name(error: Exception) -> str:
     return type(error).__name__
 
 
-def test_every_error_is_in_the_tree_at_the_head_of_the_file():
-    tree = errors.__doc__ or ""
-    classes = [
-        cls
-        for _, cls in inspect.getmembers(errors, inspect.isclass)
-        if cls.__module__ == errors.__name__
-    ]
+def _below(kind: type) -> set[type]:
+    return {kind}.union(*map(_below, kind.__subclasses__()))
 
-    assert all(issubclass(cls, errors.GlideMQError) for cls in classes)
-    assert [cls.__name__ for cls in classes if cls.__name__ not in tree] == []
+
+@pytest.mark.parametrize("tree", [errors, llm_errors], ids=lambda module: module.__name__)
+def test_every_error_of_a_package_is_in_the_tree_at_the_head_of_its_file(tree: ModuleType):
+    package = importlib.import_module(tree.__name__.partition(".")[0])
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if "demo" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    found = {
+        kind for kind in _below(errors.GlideMQError) if kind.__module__.startswith(package.__name__)
+    }
+    assert {kind.__module__ for kind in found} == {tree.__name__}
+    assert [kind.__name__ for kind in found if kind.__name__ not in (tree.__doc__ or "")] == []
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=_name)
