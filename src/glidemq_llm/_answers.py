@@ -7,12 +7,14 @@ from typing import Any
 
 from glidemq_llm._read import EMPTY, fields, items, text
 from glidemq_llm._translate import at_index, encoded, error_piece, sources, tool_piece
-from glidemq_llm._translate_openai import CALLS, server_tool
+from glidemq_llm._translate_openai import CALLS, beside_text, server_tool, thoughts
 from glidemq_llm._translate_others import (
     GeminiTranslator,
     OllamaTranslator,
     anthropic_refusal,
     anthropic_result,
+    bedrock_image,
+    bedrock_result,
 )
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece, finish_reason
 
@@ -56,9 +58,7 @@ def _chat(answer: Answer) -> tuple[list[Piece], Finish]:
     for choice in map(fields, items(answer["choices"])):
         at = at_index(choice.get("index"))
         message = fields(choice.get("message"))
-        pieces += _said(
-            "reasoning", message.get("reasoning_content") or message.get("reasoning"), at
-        )
+        pieces += thoughts(message, at)
         pieces += _content(message.get("content"), at)
         pieces += _said("content", choice.get("text"), at)
         pieces += _said("refusal", message.get("refusal"), at)
@@ -67,6 +67,7 @@ def _chat(answer: Answer) -> tuple[list[Piece], Finish]:
             calls = [{"function": message["function_call"]}]
         pieces += _calls(calls)
         pieces += _citations(message.get("annotations"))
+        pieces += beside_text(message)
         raw = raw or text(choice.get("finish_reason")) or ""
     pieces += sources(answer)
     return pieces, Finish(finish_reason(raw), raw)
@@ -179,7 +180,13 @@ def _converse(answer: Answer) -> tuple[list[Piece], Finish]:
         pieces += _citations(cited.get("citations"), at)
         tool = fields(block.get("toolUse"))
         if tool:
-            pieces.append(_tool(index, tool.get("toolUseId"), tool.get("name"), tool.get("input")))
+            server = {"server": "1"} if tool.get("type") else {}
+            call = _tool(index, tool.get("toolUseId"), tool.get("name"), tool.get("input"))
+            pieces.append(call._replace(fields={**call.fields, **server}))
+        if block.get("toolResult"):
+            pieces.append(bedrock_result(fields(block["toolResult"])))
+        if block.get("image"):
+            pieces.append(bedrock_image(fields(block["image"]), at))
     raw = text(answer.get("stopReason")) or ""
     return pieces, Finish(finish_reason(raw), raw)
 

@@ -6,10 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from glidemq_core._codec import sound_text
+from glidemq_llm._images import decoded_head, image_size
 from glidemq_llm._read import fields, items, plain, text
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 
 NOTHING: list[Piece] = []
+_ADDRESS = 4096
+_HEAD = 65_536  # the size of an image is written in its beginning
 _INDEX = tuple({"index": str(number)} for number in range(16))
 
 
@@ -68,6 +72,31 @@ def encoded(value: object) -> str:
 def at_index(index: object) -> Mapping[str, str]:
     number = index if isinstance(index, int) and index >= 0 else 0
     return _INDEX[number] if number < len(_INDEX) else {"index": str(number)}
+
+
+def image_piece(data: object, media_type: object, **named: str) -> Piece:
+    """What is told of an image: all but the image. `data` is its bytes or base64; a data URL or an address."""
+    address = ""
+    if isinstance(data, str) and data.startswith("data:"):
+        head, _, data = data[5:].partition(",")
+        media_type = head.partition(";")[0] or media_type
+    elif isinstance(data, str) and "://" in data[:12]:
+        address, data = data if len(data) <= _ADDRESS else "", b""
+    if isinstance(data, bytes | bytearray):
+        length, head = len(data), bytes(data[:_HEAD])
+    else:
+        given = data if isinstance(data, str) else ""
+        length, head = len(given.rstrip("=")) * 3 // 4, decoded_head(given, _HEAD)
+    size = image_size(head)
+    facts = {
+        **named,
+        "media_type": (text(media_type) or "")[:100],
+        "bytes": str(length or ""),
+        "size": f"{size[0]}x{size[1]}" if size else "",
+    }
+    return Piece(
+        ChunkType.IMAGE, sound_text(address), {n: fact for n, fact in facts.items() if fact}
+    )
 
 
 def error_piece(error: object) -> Piece:

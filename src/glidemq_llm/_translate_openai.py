@@ -12,6 +12,7 @@ from glidemq_llm._translate import (
     at_index,
     encoded,
     error_piece,
+    image_piece,
     sources,
     tool_done,
 )
@@ -57,9 +58,7 @@ class ChatTranslator(Base):
 
     def _rest(self, choice: Mapping[str, Any], delta: Mapping[str, Any]) -> list[Piece]:
         pieces: list[Piece] = []
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if isinstance(reasoning, str):
-            pieces.append(Piece(ChunkType.REASONING, reasoning, at_index(choice.get("index"))))
+        pieces += thoughts(delta, at_index(choice.get("index")))
         if delta.get("refusal"):
             pieces.append(Piece(ChunkType.REFUSAL, str(delta["refusal"])))
         legacy = choice.get("text")
@@ -70,6 +69,7 @@ class ChatTranslator(Base):
             pieces.append(self._tool_call({"function": delta["function_call"]}))
         notes = items(delta.get("annotations"))
         pieces += [Piece(ChunkType.CITATION, encoded(note)) for note in notes]
+        pieces += beside_text(delta)
         if choice.get("error"):
             pieces.append(error_piece(choice["error"]))
         return pieces
@@ -99,11 +99,46 @@ class ChatTranslator(Base):
 _REST = (
     "reasoning_content",
     "reasoning",
+    "reasoning_details",
     "refusal",
     "tool_calls",
     "function_call",
     "annotations",
+    "executed_tools",
+    "images",
 )
+
+
+def thoughts(said: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
+    """The reasoning of a delta or message. OpenRouter tells it twice, or in its details alone, of which some are encrypted."""
+    reasoning = said.get("reasoning_content") or said.get("reasoning")
+    if isinstance(reasoning, str) and reasoning:
+        return [Piece(ChunkType.REASONING, reasoning, at)]
+    pieces: list[Piece] = []
+    for detail in map(fields, items(said.get("reasoning_details"))):
+        clear, summary = detail.get("text"), detail.get("summary")
+        if isinstance(clear, str) and clear:
+            pieces.append(Piece(ChunkType.REASONING, clear, at))
+        elif isinstance(summary, str) and summary:
+            pieces.append(Piece(ChunkType.REASONING, summary, {**at, "kind": "summary"}))
+    return pieces
+
+
+def beside_text(said: Mapping[str, Any]) -> list[Piece]:
+    """Of a delta or message: what Groq's own tools have found, and OpenRouter's images."""
+    pieces: list[Piece] = []
+    for tool in map(fields, items(said.get("executed_tools"))):
+        if tool.get("output") is not None:  # it is told before it has run as well
+            named = {"index": at_index(tool.get("index"))["index"], "name": text(tool.get("type"))}
+            pieces.append(Piece(ChunkType.TOOL_RESULT, encoded(tool), _known(named)))
+    for number, image in enumerate(map(fields, items(said.get("images")))):
+        address = fields(image.get("image_url")).get("url")
+        pieces.append(image_piece(address, None, **at_index(image.get("index", number))))
+    return pieces
+
+
+def _known(named: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in named.items() if value}
 
 
 def _content_parts(content: object, at: Mapping[str, str]) -> list[Piece]:
@@ -124,6 +159,7 @@ def _content_parts(content: object, at: Mapping[str, str]) -> list[Piece]:
 
 CALLS = ("function_call", "custom_tool_call")
 _SERVER_TOOLS = (
+    "image_generation_call",
     "web_search_call",
     "file_search_call",
     "code_interpreter_call",
@@ -134,12 +170,18 @@ _SERVER_TOOLS = (
 
 
 def server_tool(item: Mapping[str, Any]) -> list[Piece]:
-    """What a tool at OpenAI's side was asked and has found: its item, which has no other form. No images."""
+    """What a tool at OpenAI's side was asked and has found: its item, which has no other form; or an image."""
+    if item.get("type") == "image_generation_call" and item.get("result"):
+        return [_image(item, item["result"], id=text(item.get("id")) or "")]
     if item.get("type") not in _SERVER_TOOLS:
         return NOTHING
     named = {"id": text(item.get("id")) or "", "name": str(item["type"]).removesuffix("_call")}
     error = {"error": "1"} if item.get("error") or item.get("status") == "failed" else {}
     return [Piece(ChunkType.TOOL_RESULT, encoded(item), {**named, **error})]
+
+
+def _image(told: Mapping[str, Any], data: object, **named: str) -> Piece:
+    return image_piece(data, f"image/{text(told.get('output_format')) or 'png'}", **named)
 
 
 class ResponsesTranslator(Base):
@@ -166,8 +208,6 @@ class ResponsesTranslator(Base):
                 return self._item(kind, index, fields(e.get("item")))
             case "response.function_call_arguments.done" | "response.custom_tool_call_input.done":
                 return [tool_done(index, self.open_tools.pop(index, ""))]
-            case "response.output_text.annotation.added":
-                return [Piece(ChunkType.CITATION, encoded(e.get("annotation")))]
             case (
                 "error"
                 | "response.completed"
@@ -176,6 +216,16 @@ class ResponsesTranslator(Base):
                 | "response.cancelled"
             ):
                 return self._end(e)
+            case _:
+                return self._rarely(e)
+
+    def _rarely(self, e: Mapping[str, Any]) -> list[Piece]:
+        match e.get("type"):
+            case "response.output_text.annotation.added":
+                return [Piece(ChunkType.CITATION, encoded(e.get("annotation")))]
+            case "response.image_generation_call.partial_image":
+                named = {"id": text(e.get("item_id")) or "", "partial": "1"}
+                return [_image(e, e.get("partial_image_b64"), **named)]
             case _:
                 return NOTHING
 

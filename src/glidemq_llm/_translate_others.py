@@ -12,6 +12,7 @@ from glidemq_llm._translate import (
     at_index,
     encoded,
     error_piece,
+    image_piece,
     tool_done,
     tool_piece,
 )
@@ -126,6 +127,14 @@ class GeminiTranslator(Base):
         written = part.get("text")
         if isinstance(written, str) and written:
             return [Piece("reasoning" if part.get("thought") else "content", written, at)]
+        medium = fields(
+            part.get("inlineData")
+            or part.get("inline_data")
+            or part.get("fileData")
+            or part.get("file_data")
+        )
+        if medium:
+            return _gemini_image(medium, at, is_draft=bool(part.get("thought")))
         call = fields(part.get("functionCall") or part.get("function_call"))
         if call:
             index = str(len(self.open_tools) + self._codes)
@@ -157,6 +166,17 @@ class GeminiTranslator(Base):
         if blocked:
             return Finish(FinishReason.CONTENT_FILTER, blocked)
         return Finish(FinishReason.ERROR, "error") if event.get("error") else None
+
+
+def _gemini_image(
+    medium: Mapping[str, Any], at: Mapping[str, str], *, is_draft: bool
+) -> list[Piece]:
+    media_type = text(medium.get("mimeType") or medium.get("mime_type")) or ""
+    if not media_type.startswith("image/"):
+        return NOTHING
+    data = medium.get("data") or medium.get("fileUri") or medium.get("file_uri")
+    draft = {"partial": "1"} if is_draft else {}
+    return [image_piece(data, media_type, **at, **draft)]
 
 
 _GEMINI_SOURCES = (
@@ -268,6 +288,11 @@ class OllamaTranslator(Base):
 class BedrockTranslator(Base):
     """Bedrock `converse_stream`."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # What tools at Bedrock's side have found, and images: blocks that are told when they are whole.
+        self._blocks: dict[str, tuple[str, dict[str, Any], list[Any]]] = {}
+
     def translate(self, event: object) -> list[Piece]:
         """The pieces of an event."""
         e = fields(event)
@@ -276,18 +301,35 @@ class BedrockTranslator(Base):
             return self._delta(fields(block.get("delta")), at_index(block.get("contentBlockIndex")))
         if "contentBlockStart" in e:
             block = fields(e["contentBlockStart"])
-            tool = fields(fields(block.get("start")).get("toolUse"))
             index = at_index(block.get("contentBlockIndex"))["index"]
-            call_id, name = text(tool.get("toolUseId")) or "", text(tool.get("name")) or ""
-            return [self.open_tool(index, call_id, name)] if tool else NOTHING
+            return self._start(fields(block.get("start")), index)
         if "contentBlockStop" in e:
-            index = at_index(fields(e["contentBlockStop"]).get("contentBlockIndex"))["index"]
-            if index in self.open_tools:
-                return [tool_done(index, self.open_tools.pop(index))]
-            return NOTHING
+            return self._stop(at_index(fields(e["contentBlockStop"]).get("contentBlockIndex")))
         self.note_finish(e)
         failure = next((name for name in e if name.endswith("Exception")), None)
         return [error_piece({"code": failure, **fields(e[failure])})] if failure else NOTHING
+
+    def _start(self, start: Mapping[str, Any], index: str) -> list[Piece]:
+        tool = fields(start.get("toolUse"))
+        if tool:
+            call_id, name = text(tool.get("toolUseId")) or "", text(tool.get("name")) or ""
+            return [self.open_tool(index, call_id, name, server=bool(tool.get("type")))]
+        for kind in ("toolResult", "image"):
+            if kind in start:
+                self._blocks[index] = kind, dict(fields(start[kind])), []
+        return NOTHING
+
+    def _stop(self, at: Mapping[str, str]) -> list[Piece]:
+        index = at["index"]
+        if index in self.open_tools:
+            return [tool_done(index, self.open_tools.pop(index))]
+        kind, block, parts = self._blocks.pop(index, ("", {}, []))
+        if kind == "toolResult":
+            return [bedrock_result({**block, "content": parts})]
+        if kind == "image":
+            data = b"".join(part for part in parts if isinstance(part, bytes))
+            return [bedrock_image({**block, "source": {"bytes": data}}, at)]
+        return NOTHING
 
     def _delta(self, delta: Mapping[str, Any], at: Mapping[str, str]) -> list[Piece]:
         if delta.get("text"):
@@ -298,6 +340,11 @@ class BedrockTranslator(Base):
         tool = fields(delta.get("toolUse"))
         if tool:
             return [self.more_tool(at["index"], text(tool.get("input")) or "")]
+        if at["index"] in self._blocks:
+            image = fields(fields(delta.get("image")).get("source"))
+            self._blocks[at["index"]][2].extend(
+                [*items(delta.get("toolResult")), *filter(None, [image.get("bytes")])]
+            )
         citation = delta.get("citation")
         return [Piece(ChunkType.CITATION, encoded(citation), at)] if citation else NOTHING
 
@@ -307,3 +354,26 @@ class BedrockTranslator(Base):
             return Finish(finish_reason(raw), raw)
         failed = any(name.endswith("Exception") for name in event)
         return Finish(FinishReason.ERROR, "exception") if failed else None
+
+
+def bedrock_result(block: Mapping[str, Any]) -> Piece:
+    """What a tool at Bedrock's side has found. Its texts come in pieces."""
+    parts: list[Any] = []
+    for part in items(block.get("content")):
+        more, last = fields(part).get("text"), fields(parts[-1] if parts else None).get("text")
+        if isinstance(more, str) and isinstance(last, str):
+            parts[-1] = {"text": last + more}
+        else:
+            parts.append(part)
+    named = {"id": text(block.get("toolUseId")) or "", "name": text(block.get("type")) or ""}
+    error = {"error": "1"} if block.get("status") == "error" else {}
+    known = {name: value for name, value in named.items() if value}
+    return Piece(ChunkType.TOOL_RESULT, encoded(parts), {**known, **error})
+
+
+def bedrock_image(block: Mapping[str, Any], at: Mapping[str, str]) -> Piece:
+    """An image of Bedrock's."""
+    source = fields(block.get("source"))
+    address = fields(source.get("s3Location")).get("uri")
+    media_type = f"image/{text(block.get('format')) or 'png'}"
+    return image_piece(address or source.get("bytes"), media_type, **at)

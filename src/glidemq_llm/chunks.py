@@ -10,6 +10,7 @@ same for every vendor.
 | tool_result | what the tool answered, as the model reads it; of the vendor's own tools, JSON | id, name; error="1" |
 | refusal | text, or what was filtered | |
 | citation | JSON | |
+| image | its address, if the vendor gives one | index, id, media_type, bytes, size ("1024x768"); partial="1": a draft |
 | usage | JSON of the usage | status |
 | error | message | category, code, retryable |
 | reset | reason | call, attempt: drop what the call has written since its start |
@@ -18,6 +19,9 @@ same for every vendor.
 `call` names the model call ("job/run/n"), `attempt` the job's attempt. While several calls of one job answer at the same
 time, each chunk has its `call`; one without belongs to the `start` before it. All of them have, as `Chunk.epoch` and
 `Chunk.seq`, the run that wrote them and their number there: a reader can go on from one, and drop what a lost run wrote.
+
+An image is never in the stream, where it would be kept beside every other chunk and sent to every reader: it is in the
+answer that the handler is given. Store it there, and tell readers where with a chunk of your own.
 
 The pieces of one vendor's events are made by `glidemq_llm.translators`; `start`, `usage`, `reset`
 and `done` belong to whoever runs the call.
@@ -42,6 +46,7 @@ class ChunkType(StrEnum):
     TOOL_RESULT = "tool_result"
     REFUSAL = "refusal"
     CITATION = "citation"
+    IMAGE = "image"
     USAGE = "usage"
     ERROR = "error"
     RESET = "reset"

@@ -313,10 +313,8 @@ class MeteredCall:
             whole: The answer came in one piece, not as a stream.
         """
         self.is_settled = True
-        if not isinstance(
-            error, Exception
-        ):  # cancelled, or its generator was closed: the caller has left
-            error = None
+        if not isinstance(error, Exception):
+            error = None  # cancelled, or its generator was closed: the caller has left
         usage = self._usage.result(whole=whole)
         if self.delivered and usage.status == "complete" and self._is_hollow(usage):
             usage = dataclasses.replace(usage, status="partial" if usage.tokens else "missing")
@@ -496,5 +494,6 @@ _COUNTED: Final[dict[str, str]] = {
     ChunkType.CONTENT: "output",
     ChunkType.REFUSAL: "output",
     ChunkType.TOOL_CALL: "output",
+    ChunkType.IMAGE: "output",
     ChunkType.REASONING: "reasoning",
 }

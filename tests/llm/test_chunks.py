@@ -541,11 +541,6 @@ def searched(item: dict) -> dict:
         ),
         ("openai.responses", searched({"type": "message", "content": []}), []),
         (
-            "openai.responses",
-            searched({"type": "image_generation_call", "id": "i", "result": "base64"}),
-            [],
-        ),
-        (
             "anthropic.messages",
             {"type": "content_block_start", "index": 1, "content_block": FOUND},
             [("tool_result", "[]", {"id": "t", "error": "1"})],

@@ -38,6 +38,8 @@ CHAT = {
     "refusal": "c",
     "tool_calls": [TOOL],
     "reasoning_details": [DETAIL, DETAIL],
+    "executed_tools": [{"index": 0, "type": "search", "output": "o"}],
+    "images": [{"image_url": {"url": "data:image/png;base64,AAAA"}}],
 }
 STREAMS = {
     "openai.chat": [
@@ -143,6 +145,7 @@ STREAMS = {
                         "parts": [
                             {"text": "a", "thought": True},
                             {"functionCall": {"name": "f", "args": {"at": "Oslo"}}},
+                            {"inlineData": {"mimeType": "image/png", "data": "AAAA"}},
                         ]
                     },
                     "finishReason": "STOP",
@@ -213,6 +216,27 @@ STREAMS = {
                 "delta": {"reasoningContent": {"text": "a"}},
             }
         },
+        {
+            "contentBlockStart": {
+                "contentBlockIndex": 2,
+                "start": {"toolResult": {"toolUseId": "c", "type": "f", "status": "error"}},
+            }
+        },
+        {
+            "contentBlockDelta": {
+                "contentBlockIndex": 2,
+                "delta": {"toolResult": [{"text": "a"}, {"text": "b"}]},
+            }
+        },
+        {"contentBlockStop": {"contentBlockIndex": 2}},
+        {"contentBlockStart": {"contentBlockIndex": 3, "start": {"image": {"format": "png"}}}},
+        {
+            "contentBlockDelta": {
+                "contentBlockIndex": 3,
+                "delta": {"image": {"source": {"bytes": "a"}}},
+            }
+        },
+        {"contentBlockStop": {"contentBlockIndex": 3}},
         {"messageStop": {"stopReason": "end_turn"}},
         {
             "metadata": {
@@ -232,7 +256,7 @@ ANSWERS = {
     "chat": {
         "model": "m",
         "choices": [
-            {"index": 0, "finish_reason": "stop", "message": {"content": "a", "tool_calls": [TOOL]}}
+            {"index": 0, "finish_reason": "stop", "message": CHAT},
         ],
         "usage": {"prompt_tokens": 20, "completion_tokens": 9, "total_tokens": 29},
     },
