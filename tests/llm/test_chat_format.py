@@ -7,11 +7,7 @@ import base64
 import pytest
 
 from glidemq_core.errors import UnrecoverableError
-from glidemq_llm.providers._chat_requests import (
-    anthropic_request,
-    bedrock_request,
-    gemini_request,
-)
+from glidemq_llm.providers._chat_requests import anthropic_request, gemini_request
 
 PNG = base64.b64encode(b"png").decode()
 WEATHER = {"type": "object", "properties": {"at": {"type": "string"}}}
@@ -237,27 +233,6 @@ def test_ollama_has_the_arguments_of_calls_as_objects():
     assert (call.function.name, call.function.arguments) == ("weather", {"at": "Oslo"})
 
 
-def test_bedrock():
-    request = bedrock_request("nova", CHAT, PARAMS)
-
-    assert request["modelId"] == "nova"
-    assert request["system"] == [{"text": "be brief\n\nand kind"}]
-    assert request["inferenceConfig"] == {
-        "maxTokens": 50,
-        "temperature": 0.5,
-        "topP": 0.9,
-        "stopSequences": ["END"],
-    }
-    assert request["toolConfig"]["toolChoice"] == {"any": {}}
-    assert request["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"] == {"json": WEATHER}
-    assert request["messages"][0]["content"][1] == {
-        "image": {"format": "png", "source": {"bytes": b"png"}}
-    }
-    assert request["messages"][2]["content"][0] == {
-        "toolResult": {"toolUseId": "c1", "content": [{"text": "rain"}]}
-    }
-
-
 def test_vendors_own_messages_are_left_alone():
     thinking = {"type": "thinking", "thinking": "hmm", "signature": "s"}
     marked = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
@@ -281,7 +256,7 @@ def test_vendors_own_messages_are_left_alone():
         {"type": "image_url", "image_url": {"url": "data:image/svg+xml;utf8,<svg/>"}},
     ],
 )
-@pytest.mark.parametrize("make", [anthropic_request, gemini_request, bedrock_request])
+@pytest.mark.parametrize("make", [anthropic_request, gemini_request])
 def test_part_without_a_counterpart_is_refused_with_a_way_out(make, part):
     with pytest.raises(UnrecoverableError, match="convert="):
         make("m", [{"role": "user", "content": [part]}], {})
@@ -310,7 +285,7 @@ def test_tool_choice(choice, anthropic, gemini):
 def test_given_params_are_not_changed():
     params = dict(PARAMS)
 
-    for make in (anthropic_request, gemini_request, bedrock_request):
+    for make in (anthropic_request, gemini_request):
         make("m", CHAT, params)
 
     assert params == PARAMS

@@ -1,4 +1,4 @@
-"""From the chat format to the requests of Anthropic, Gemini and Bedrock."""
+"""From the chat format to the requests of Anthropic and Gemini."""
 
 from __future__ import annotations
 
@@ -37,9 +37,6 @@ _GEMINI_PARTS: Final = frozenset(
 )
 # Google's own word for a call that no Gemini has made: Gemini 3 refuses calls without a signature.
 _NO_SIGNATURE: Final = b"skip_thought_signature_validator"
-_BEDROCK_PARTS: Final = frozenset(
-    """image document video toolUse toolResult cachePoint reasoningContent guardContent""".split()
-)
 
 
 def anthropic_request(model: str, messages: list[Any], params: Request) -> Request:
@@ -195,69 +192,3 @@ def _gemini_part(part: Part, ids: Collection[object]) -> Request:
             if isinstance(signature, str):  # as JSON has it
                 found["thought_signature"] = base64.urlsafe_b64decode(signature)
             return found
-
-
-def bedrock_request(model: str, messages: list[Any], params: Request) -> Request:
-    """The arguments of `converse_stream`.
-
-    Raises:
-        UnrecoverableError: There is a part that Converse has no counterpart for.
-    """
-    chat = read_chat(messages, own=_BEDROCK_PARTS)
-    params = dict(params)
-    limits = take_limits(params)
-    names = {
-        "max_tokens": "maxTokens",
-        "stop": "stopSequences",
-        "temperature": "temperature",
-        "top_p": "topP",
-    }
-    request: Request = {}
-    if limits:
-        request["inferenceConfig"] = {names[name]: value for name, value in limits.items()}
-    if chat.system:
-        request["system"] = [{"text": chat.system}]
-    functions, own = read_tools(params.pop("tools", None))
-    choice = read_tool_choice(params.pop("tool_choice", None))
-    if functions or own:
-        request["toolConfig"] = {
-            "tools": [*map(_bedrock_tool, functions), *own],
-            **_bedrock_choice(choice),
-        }
-    turns = [
-        {"role": turn.role, "content": [_bedrock_part(part) for part in turn.parts]}
-        for turn in chat.turns
-    ]
-    return {**request, **params, "modelId": model, "messages": turns}
-
-
-def _bedrock_tool(tool: Any) -> Request:
-    schema = {"json": dict(tool.schema)}
-    return {"toolSpec": {"name": tool.name, "description": tool.description, "inputSchema": schema}}
-
-
-def _bedrock_choice(choice: tuple[str, str] | None) -> Request:
-    match choice:
-        case ("function", name):
-            return {"toolChoice": {"tool": {"name": name}}}
-        case ("required", _):
-            return {"toolChoice": {"any": {}}}
-        case _:
-            return {}
-
-
-def _bedrock_part(part: Part) -> object:
-    match part:
-        case Text(written):
-            return {"text": written}
-        case Image(media_type=media_type, data=data) if data:
-            kind = media_type.partition("/")[2]
-            return {"image": {"format": kind, "source": {"bytes": base64.b64decode(data)}}}
-        case Image(url=url):
-            return {"image": {"source": {"s3Location": {"uri": url}}}}
-        case ToolUse(call_id, name, arguments):
-            return {"toolUse": {"toolUseId": call_id, "name": name, "input": dict(arguments)}}
-        case ToolResult(call_id, _, content):
-            return {"toolResult": {"toolUseId": call_id, "content": [{"text": content}]}}
-        case Own(own):
-            return own
