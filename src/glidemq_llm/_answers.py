@@ -34,6 +34,8 @@ def failure_of(response: object) -> Piece | None:
 
 def is_empty(response: object) -> bool:
     """Whether an answer says nothing at all: some SDKs leave out what they do not know, errors as well."""
+    if isinstance(response, str):  # a transcript
+        return not response
     return not any(value for name, value in fields(response).items() if name not in _ENVELOPES)
 
 

@@ -184,6 +184,20 @@ def _image(told: Mapping[str, Any], data: object, **named: str) -> Piece:
     return image_piece(data, f"image/{text(told.get('output_format')) or 'png'}", **named)
 
 
+class MediaTranslator(Base):
+    """The streams of OpenAI's images and transcripts, of which nothing goes into a job's."""
+
+    def translate(self, event: object) -> list[Piece]:
+        """Nothing; it looks for the end."""
+        self.note_finish(fields(event))
+        return NOTHING
+
+    def finish_of(self, event: Mapping[str, Any]) -> Finish | None:
+        raw = text(event.get("type")) or ""
+        is_end = raw.endswith(".completed") or raw == "transcript.text.done"
+        return Finish(FinishReason.STOP, raw) if is_end else None
+
+
 class ResponsesTranslator(Base):
     """The OpenAI Responses API."""
 

@@ -380,12 +380,20 @@ _GEMINI_FIELDS = [
     "total_token_count",
 ]
 
+
+def _is_chat(usage: Mapping[str, Any]) -> bool:
+    # LiteLLM's object has these names in any case; where it holds other figures, they are 0.
+    is_hollow = not first_number(usage, "prompt_tokens", "completion_tokens")
+    other = is_hollow and first_number(usage, "input_tokens", "output_tokens")
+    return _has("prompt_tokens", "completion_tokens")(usage) and not other
+
+
 # In order: the first that matches reads it. `prompt_tokens` comes before the Anthropic names,
 # because gateways add those to an inclusive usage; `total_tokens` tells the Responses API from
 # Anthropic, whose names are the same.
 _SHAPES: tuple[tuple[Callable[[Mapping[str, Any]], bool], Shape], ...] = (
     (_has("citation_tokens"), _sonar),
-    (_has("prompt_tokens", "completion_tokens"), _openai),
+    (_is_chat, _openai),
     (
         lambda usage: bool(fields(usage.get("tokens")) or fields(usage.get("billed_units"))),
         _alone(_cohere),

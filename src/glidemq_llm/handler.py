@@ -95,7 +95,8 @@ def responses_handler(
     """
     backends = backends_of(clients)
     for name, backend in backends.items():
-        if not hasattr(backend.module, "responses_request"):
+        has_responses = getattr(backend.module, "has_responses", None)
+        if has_responses is None or not has_responses(backend.client):
             raise InvalidOption(f"clients[{name!r}]", backend.client, "it has no Responses API")
     responses = _Responses(
         backends=backends,

@@ -232,7 +232,7 @@ class MeteredCall:
             AnswerUnreadable: It is a text: SDKs hand out what is not JSON as it came. Or it is empty.
             StreamFailed: It is an error under status 200.
         """
-        if isinstance(response, str | bytes):
+        if isinstance(response, str | bytes) and self._api != "openai.media":  # a transcript
             raise self.unreadable(f"it begins with {response[:100]!r}")
         if is_empty(response):
             raise self.unreadable("it is empty")

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from glidemq_llm._translate_openai import ChatTranslator, ResponsesTranslator
+from glidemq_llm._translate_openai import (
+    ChatTranslator,
+    MediaTranslator,
+    ResponsesTranslator,
+)
 from glidemq_llm._translate_others import (
     AnthropicTranslator,
     BedrockTranslator,
@@ -47,7 +51,7 @@ def translator(api: str) -> Translator:
     """A new translator for a stream.
 
     Args:
-        api: "openai.chat" (and all that speak its dialect, Mistral included), "openai.responses",
+        api: "openai.chat" (and all that speak its dialect, Mistral included), "openai.responses", "openai.media",
             "anthropic.messages", "gemini", "cohere", "ollama" or "bedrock".
 
     Raises:
@@ -59,6 +63,7 @@ def translator(api: str) -> Translator:
 _TRANSLATORS: dict[str, Callable[[], Translator]] = {
     "openai.chat": ChatTranslator,
     "openai.responses": ResponsesTranslator,
+    "openai.media": MediaTranslator,
     "anthropic.messages": AnthropicTranslator,
     "gemini": GeminiTranslator,
     "cohere": CohereTranslator,

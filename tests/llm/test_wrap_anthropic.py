@@ -296,3 +296,30 @@ async def test_every_way_to_ask_is_metered(client, provider, model, plan, run, r
 
     assert ended.job.result == ended.text == FIVE
     assert ended.tokens == provider.billed(model=model)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+async def test_every_turn_of_the_tool_runner_is_booked(
+    client, provider, model, plan, run, is_stream
+):
+    plan(
+        Behaviour(tokens=2, input=9, tools=[{"name": "add", "arguments": {"a": 1}}]),
+        Behaviour(tokens=5, input=20),
+    )
+    wrapped = wrap(client)
+
+    @anthropic.beta_async_tool
+    async def add(a: int) -> str:
+        """Add one."""
+        return str(a + 1)
+
+    async def handler(_job):
+        asked = {"model": model, "max_tokens": 99, "messages": ASK["messages"]}
+        runner = wrapped.beta.messages.tool_runner(tools=[add], stream=is_stream, **asked)
+        return (await runner.until_done()).content[0].text
+
+    ended = await run(handler)
+
+    assert ended.job.result == FIVE
+    assert len(ended.job.usage.calls) == 2
+    assert ended.tokens == provider.billed(model=model) == {"input": 29, "output": 7}

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -29,6 +30,10 @@ _UNMETERED: Final = {
     False: "a sync client (%s) was called in the async handler of job %s: its calls are NOT metered, no budget or "
     "limiter holds them, and they block all jobs of the worker. Use the async client, or make the handler sync",
 }
+_COSTS: Final = (
+    "%s of a wrapped client (%s) was called in job %s: it costs money and is NOT metered, nothing of it is booked, and "
+    "no budget or limiter holds it. Reserve and report what it takes by hand: async with job.llm_call(...)"
+)
 _RAW: Final = "X-Stainless-Raw-Response"  # how openai and anthropic ask themselves for headers
 _PLAIN: Final = "_glidemq_plain"
 
@@ -56,7 +61,7 @@ class Wrapping:
     settings: MeterSettings
     job: Any = None
     sync_timeout: Any = None
-    _told: list[bool] = field(default_factory=list[bool], init=False)
+    _told: set[str] = field(default_factory=set[str], init=False)
 
     def current(self, *, is_async: bool) -> Any:
         """The job that a call made now is metered for; None outside of a job.
@@ -67,10 +72,17 @@ class Wrapping:
         job = self.job if self.job is not None else current_job()
         if job is None or isinstance(job, RunningJob) is is_async:
             return job
-        if not self._told:
-            self._told.append(True)
+        if "" not in self._told:
+            self._told.add("")
             logger.warning(_UNMETERED[is_async], self.provider, job.id)
         return None
+
+    def warn_of(self, name: str, *, is_async: bool) -> None:
+        """Log that something that costs money was called inside of a job and is not metered; once for each name."""
+        job = self.current(is_async=is_async)
+        if job is not None and name not in self._told:
+            self._told.add(name)
+            logger.warning(_COSTS, name, self.provider, job.id)
 
     def bounded(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a sync client's stream with a bound to its silence."""
@@ -158,6 +170,55 @@ def install(outer: Any, inner: Any, hook: Hook, wrapping: Wrapping, *, is_async:
     sender = Sender(getattr(quiet, hook.method), quiet, hook.method)
     make = _async_method if is_async else _sync_method
     setattr(holder, hook.method, functools.wraps(plain)(make(plain, sender, hook, wrapping)))
+
+
+def watched(plain: Any, name: str, wrapping: Wrapping, *, is_async: bool) -> Any:
+    """A function that costs money and has no adapter: as it is, but inside of a job it says that it is not metered."""
+
+    @functools.wraps(plain)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        wrapping.warn_of(name, is_async=is_async)
+        return plain(*args, **kwargs)
+
+    return method
+
+
+def watch_posts(outer: Any, wrapping: Wrapping, paid: Sequence[str], *, is_async: bool) -> None:
+    """Have a client tell of requests inside of a job that cost money and are not metered: those are sent by another one.
+
+    Args:
+        outer: A client of openai's or anthropic's make, none of whose resources was used yet: they take `post` from it.
+        paid: The paths of such requests; "*" stands for an id.
+    """
+    plain = outer.post
+    known = re.compile("|".join(f"({path.replace('*', '[^/]+')})" for path in paid))
+
+    @functools.wraps(plain)
+    def post(path: str, *args: Any, **kwargs: Any) -> Any:
+        found = known.fullmatch(path.partition("?")[0])
+        if found is not None and found.lastindex:
+            wrapping.warn_of(f"POST {paid[found.lastindex - 1]}", is_async=is_async)
+        return plain(path, *args, **kwargs)
+
+    outer.post = post
+
+
+class WatchedSockets:
+    """A resource for calls over web sockets, which says that they are not metered. It is loaded when it is first used,
+    since that takes a fifth of a second.
+    """
+
+    def __init__(self, client: Any, path: str, wrapping: Wrapping) -> None:
+        self._client = client
+        self._path = path
+        self._wrapping = wrapping
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(resource(self._client, self._path), name)
+        if name != "connect":
+            return value
+        is_async = is_async_client(self._client)
+        return watched(value, f"{self._path}.connect", self._wrapping, is_async=is_async)
 
 
 @dataclass(frozen=True, slots=True)

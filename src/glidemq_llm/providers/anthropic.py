@@ -21,11 +21,16 @@ from glidemq_llm.providers._hooks import (
     resource,
     sync_timeout,
     unwrapped,
+    watch_posts,
 )
 from glidemq_llm.settings import MeterSettings
 
 _API = "anthropic.messages"
 _RESOURCES = ("messages", "beta.messages")
+# What is paid for, by the path of its request. Only what is not metered gets that far, and what is posted by hand.
+_PAID = """
+    /v1/messages /v1/messages/batches /v1/complete /v1/sessions /v1/sessions/*/events /v1/deployments/*/run /v1/dreams
+""".split()
 
 
 def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
@@ -39,6 +44,7 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
         sync_timeout=sync_timeout(client, settings),
     )
     is_async = is_async_client(client)
+    watch_posts(outer, wrapping, _PAID, is_async=is_async)
     for path in _RESOURCES:
         for method in ("create", "parse"):
             hook = Hook(path=path, method=method, api=_API)

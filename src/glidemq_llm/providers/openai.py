@@ -9,14 +9,18 @@ from glidemq_llm._read import fields
 from glidemq_llm.providers._hooks import (
     Arguments,
     Hook,
+    WatchedSockets,
     Wrapping,
     as_they_are,
     install,
     is_async_client,
     reading,
     remember,
+    resource,
     sync_timeout,
     unwrapped,
+    watch_posts,
+    watched,
 )
 from glidemq_llm.settings import MeterSettings
 
@@ -47,6 +51,8 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
         sync_timeout=sync_timeout(client, settings),
     )
     is_async = is_async_client(client)
+    watch_posts(outer, wrapping, _PAID, is_async=is_async)
+    _watch_sockets(outer, client, wrapping)
     for hook in _HOOKS:
         install(outer, inner, hook, wrapping, is_async=is_async)
 
@@ -56,6 +62,22 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     outer.copy = outer.with_options = copy
     remember(outer, client)
     return outer
+
+
+def _watch_sockets(outer: Any, client: Any, wrapping: Wrapping) -> None:
+    for holder, path in (
+        (outer, "realtime"),
+        (outer, "live"),
+        (outer.beta, "beta.realtime"),
+    ):
+        name = path.rpartition(".")[2]
+        if name in dir(holder):
+            setattr(holder, name, WatchedSockets(client, path, wrapping))
+    for holder in (outer.responses, resource(outer, "beta.responses")):
+        if hasattr(holder, "connect"):
+            holder.connect = watched(
+                holder.connect, "responses.connect", wrapping, is_async=is_async_client(client)
+            )
 
 
 CHAT_API = "openai.chat"
@@ -78,6 +100,11 @@ async def send_chat(client: Any, request: dict[str, Any]) -> Any:
 
 
 RESPONSES_API = "openai.responses"
+
+
+def has_responses(client: Any) -> bool:
+    """Whether the client has the Responses API."""
+    return hasattr(client, "responses")
 
 
 def responses_request(model: str, input: Any, params: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +162,14 @@ def _is_only_usage(event: Any) -> bool:
 
 __all__ = ["reading"]
 
+# What is paid for, by the path of its request. Only what is not metered gets that far, and what is posted by hand.
+_PAID = """
+    /chat/completions /completions /responses /responses/compact /embeddings /decisions
+    /images/generations /images/edits /images/variations /audio/speech /audio/transcriptions /audio/translations
+    /videos /videos/edits /videos/extensions /videos/*/remix /batches /fine_tuning/jobs /evals/*/runs
+    /threads/runs /threads/*/runs /threads/*/runs/*/submit_tool_outputs
+    /agents/sessions /agents/sessions/*/events /agents/automations/*/invocations /realtime/calls /live/sessions
+""".split()
 _CHAT = "openai.chat"
 _HOOKS = (
     Hook(path="chat.completions", method="create", api=_CHAT, prepare=_with_usage),
@@ -146,5 +181,17 @@ _HOOKS = (
     Hook(path="responses", method="create", api="openai.responses"),
     Hook(path="responses", method="parse", api="openai.responses"),
     Hook(path="responses", method="compact", api="openai.responses", is_text=False),
+    Hook(path="beta.responses", method="create", api="openai.responses"),
+    Hook(path="beta.responses", method="compact", api="openai.responses", is_text=False),
     Hook(path="embeddings", method="create", api=_CHAT, is_text=False),
+    *(
+        Hook(path=path, method=method, api="openai.media", is_text=False)
+        for path, method in (
+            ("images", "generate"),
+            ("images", "edit"),
+            ("images", "create_variation"),
+            ("audio.transcriptions", "create"),
+            ("audio.translations", "create"),
+        )
+    ),
 )
