@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +13,11 @@ from tests.harness.workers import Workers
 
 pytestmark = pytest.mark.faults
 
-PATIENT = {"lock_duration": 0.5, "max_stalled": 100}
+DOOMED = {"lock_duration": 1}
 DATA = {"model": "m", "messages": [{"role": "user", "content": "go"}]}
 TURNS = 3
 # Each turn of the model is noted before it (paid) and after it, each tool after it.
 ENTRIES = {1: "ask", 2: "turn", 3: "tool", 4: "ask", 5: "turn", 6: "tool", 7: "ask", 8: "turn"}
-
-
-@pytest.fixture
-def provider(tmp_path: Path) -> Iterator[Provider]:
-    with Provider(tmp_path / "provider.jsonl") as started:
-        yield started
 
 
 def looks(n: int, **more: Any) -> Behaviour:
@@ -55,10 +47,10 @@ async def test_death_beside_any_entry_repeats_at_most_what_was_in_flight(
         turns.insert(entry // 3, turns[entry // 3])
     provider.plan("m", *turns)
     job = await queue.add("agent", DATA)
-    doomed = workers.start(env={**env, "GLIDEMQ_FAILPOINT": f"job_step.{side}:{entry}"}, **PATIENT)
+    doomed = workers.start(env={**env, "GLIDEMQ_FAILPOINT": f"job_step.{side}:{entry}"}, **DOOMED)
 
     assert await doomed.until_ended() == -9
-    workers.start(env=env, **PATIENT)
+    workers.start(env=env)
     chunks = await read(job)
 
     result = await job.result(timeout=5)
@@ -85,10 +77,10 @@ async def test_worker_killed_in_every_turn_asks_once_more_for_each_kill(
     job = await queue.add("agent", DATA)
 
     for number in range(1, TURNS + 1):
-        worker = workers.start(env=env, **PATIENT)
+        worker = workers.start(env=env, **DOOMED)
         provider.wait("hang", count=number)
         worker.kill()
-    workers.start(env=env, **PATIENT)
+    workers.start(env=env)
     chunks = await read(job)
 
     assert (await job.result(timeout=5))["turns"] == TURNS

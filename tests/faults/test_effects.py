@@ -10,15 +10,14 @@ import pytest
 
 from glidemq_core import Budget, Queue
 from glidemq_core.ledger import Ledger
-from tests.harness.money import INPUT, behaviour
-from tests.harness.processes import eventually
+from tests.harness.money import INPUT, behaviour, until_nothing_is_reserved
 from tests.harness.provider import Provider
 from tests.harness.workers import Workers
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 CALL = INPUT + 5
-LEASE = 0.4
+LEASE = 1
 
 
 @pytest.mark.parametrize(("where", "times"), [("inside", 2), ("after", 1)])
@@ -42,7 +41,7 @@ async def test_paid_step_is_done_again_only_if_its_worker_died_before_it_was_sto
 
     worker.kill()
     gate.touch()
-    workers.start(env=env, lock_duration=LEASE)
+    workers.start(env=env)
     assert await job.result(timeout=15) == CALL
 
     assert [call.key for call in provider.calls()] == [f"{job.id}/draft"] * times
@@ -69,18 +68,8 @@ async def test_steps_of_workers_that_are_killed_at_random_are_done_once_and_once
             provider.wait, "end", count=min(seen + chance.randrange(1, 12), 100)
         )
         worker.kill()
-    workers.start(env=env, lock_duration=LEASE, concurrency=10)
+    workers.start(env=env, concurrency=10)
     results = [await job.result(timeout=30) for job in jobs]
 
     assert results == [CALL] * 100
-    await until_nothing_is_reserved(ledger)
-
-
-async def until_nothing_is_reserved(ledger: Ledger) -> None:
-    """Wait until the runs of dead workers were found, and their reservations let go."""
-
-    async def is_free() -> bool:
-        state = await ledger.budget("b")
-        return state is not None and not state.reserved
-
-    await eventually(is_free, 15)
+    await until_nothing_is_reserved(ledger, ["b"])

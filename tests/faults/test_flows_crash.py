@@ -10,15 +10,16 @@ import pytest
 
 from glidemq_core import FlowJob, FlowProducer, Queue
 from tests.harness.fsck import fsck
+from tests.harness.processes import eventually
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import WorkerProcess, Workers, until
+from tests.harness.workers import WorkerProcess, Workers
 
 pytestmark = pytest.mark.faults
 
 
 def tree(queue: str, depth: int) -> FlowJob:
     if depth == 0:
-        return FlowJob(name="wait", queue=queue, data={"seconds": 0.15})
+        return FlowJob(name="wait", queue=queue, data={"seconds": 0.25})
     return FlowJob(
         name="echo",
         queue=queue,
@@ -34,16 +35,15 @@ async def test_trees_survive_kills_while_parents_and_children_finish(
     print(f"seed {seed}")
     dice = random.Random(seed)
     producer = FlowProducer(connection=server.url)
-    options = {"concurrency": 4, "lock_duration": 0.5, "max_stalled": 1000}
+    options = {"concurrency": 4, "lock_duration": 1, "max_stalled": 1000}
     for _ in range(2):
         workers.start(**options)
     flows = await producer.add_many([tree(queue.name, 2) for _ in range(5)])
 
     def busy() -> list[WorkerProcess]:
-        alive = [worker for worker in workers.all if not worker.ended.is_set()]
-        return [one for one in alive if len(one.noted("start")) > len(one.noted("end"))]
+        return [worker for worker in workers.all if worker.is_busy]
 
-    await until(busy)
+    await eventually(busy)
     for _ in range(8):
         if found := busy():
             dice.choice(found).kill()

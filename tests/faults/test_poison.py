@@ -26,13 +26,13 @@ async def test_a_job_that_kills_its_process_each_time_fails_alone(
     before = await queue.add_many(neighbours(25))
     culprit = await queue.add("crash")
     after = await queue.add_many(neighbours(25))
-    end = asyncio.create_task(culprit.result(timeout=15))
-    settings: dict[str, Any] = {"concurrency": 10, "lock_duration": 0.4}
+    end = asyncio.create_task(culprit.result(timeout=40))
+    settings: dict[str, Any] = {"concurrency": 10, "lock_duration": 1}
 
     deaths = 0
     while not end.done():
         victim = workers.start(**settings)
-        waits = {asyncio.create_task(asyncio.to_thread(victim.ended.wait, 15)), end}
+        waits = {asyncio.create_task(asyncio.to_thread(victim.ended.wait, 40)), end}
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         deaths += victim.ended.is_set()
 

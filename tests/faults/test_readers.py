@@ -76,7 +76,7 @@ async def test_very_slow_reader_does_not_hold_up_the_writer_and_misses_nothing(
     assert kept_text(seen) == result
     aftermath.saw(job.id, seen)
     took, usual = ((one.finished_at - one.started_at).total_seconds() for one in (ended, alone))
-    assert took < usual * 3 + 1
+    assert took < usual * 3 + 5
 
 
 async def test_buffer_of_a_reader_that_stands_still_stays_bounded(
@@ -128,4 +128,4 @@ async def test_reader_stays_quick_beside_a_slow_one(server: ValkeyServer, queue:
         slow.close()
         await slow_job.result(timeout=30)
     assert kept_text(chunks) == "".join(f"{i} " for i in range(500))
-    assert took < 5
+    assert took < 15

@@ -62,7 +62,7 @@ async def test_cancel_between_claim_and_start_ends_the_job_cancelled(
         jobs = [await queue.add("n") for _ in range(50)]
         await asyncio.gather(*(job.cancel() for job in jobs))
         ends = await asyncio.gather(
-            *(job.result(timeout=10) for job in jobs), return_exceptions=True
+            *(job.result(timeout=20) for job in jobs), return_exceptions=True
         )
     assert all(isinstance(end, JobCancelled) for end in ends)
     assert (await queue.counts())["cancelled"] == 50

@@ -14,7 +14,7 @@ async def test_what_a_killed_worker_had_streamed_in_a_step_is_salvaged(
     queue: Queue, workers: Workers
 ):
     job = await queue.add("salvage")
-    worker = workers.start(lock_duration=0.4)
+    worker = workers.start(lock_duration=1)
     text = ""
     async with job.stream() as chunks:
         async for chunk in chunks:
@@ -23,7 +23,7 @@ async def test_what_a_killed_worker_had_streamed_in_a_step_is_salvaged(
                 break
 
     worker.kill()
-    second = workers.start(lock_duration=0.4)
+    second = workers.start()
 
     assert await job.result(timeout=15) == "two words"
     assert kept_text([chunk async for chunk in job.stream()]) == "two words"

@@ -13,15 +13,17 @@ from glidemq_core import JobFailed, JobHandle, NewJob, Queue
 from glidemq_core._failpoints import POINTS
 from tests.harness.auditor import audit
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import Workers, until_started
+from tests.harness.workers import Workers, until_lost, until_started
 
 pytestmark = pytest.mark.faults
 
-LEASE = 0.5
+LEASE = 1
 PATIENT = {"lock_duration": LEASE, "max_stalled": 100}
+# Of those that take over: none of their own leases may be lost, however slow the machine is.
+HEIR = {"max_stalled": 100}
 
 
-async def results(queue: Queue, handles: Sequence[JobHandle], timeout: float = 15) -> list[object]:
+async def results(queue: Queue, handles: Sequence[JobHandle], timeout: float = 30) -> list[object]:
     async with asyncio.timeout(timeout):
         return await asyncio.gather(*(queue.result(handle.id) for handle in handles))
 
@@ -58,12 +60,12 @@ async def test_death_beside_any_call_of_a_worker_loses_no_job(
     server: ValkeyServer, queue: Queue, workers: Workers, point: str, count: int
 ):
     handles = await queue.add_many(
-        [NewJob(name="write", data={"rounds": 4, "pause": 0.05}) for _ in range(6)]
+        [NewJob(name="write", data={"rounds": 4, "pause": 0.1}) for _ in range(6)]
     )
     doomed = workers.start(concurrency=2, env={"GLIDEMQ_FAILPOINT": f"{point}:{count}"}, **PATIENT)
 
     assert await doomed.until_ended() == -9
-    workers.start(concurrency=2, **PATIENT)
+    workers.start(concurrency=4, **HEIR)
 
     await results(queue, handles)
     await audit(server, queue, ids_of(handles), workers.all)
@@ -71,8 +73,14 @@ async def test_death_beside_any_call_of_a_worker_loses_no_job(
         job = await handle.snapshot()
         assert job is not None
         # Every call is booked once; only the one that was on its way when the process died may be missing.
-        assert len(job.usage.calls) in range(4 * job.run - 4, 4 * job.run + 1)
+        runs = job.run + losses_unstarted(server, queue, job.id)
+        assert len(job.usage.calls) in range(4 * job.run - 4, 4 * runs + 1)
         assert job.usage.total_tokens == 7 * len(job.usage.calls)
+
+
+def losses_unstarted(server: ValkeyServer, queue: Queue, id: str) -> int:
+    """How many claims of a job were lost whose start nobody had reported; two at most are counted."""
+    return int(server.cmd("HGET", f"glidemq:{{{queue.name}}}:job:{id}", "lost") or 0)
 
 
 async def die_after_claiming(workers: Workers, times: int, **settings: object) -> None:
@@ -87,7 +95,7 @@ async def test_deaths_between_claim_and_start_lose_no_job(
     handles = await queue.add_many([NewJob(name="echo", data=i) for i in range(60)])
 
     await die_after_claiming(workers, 12, concurrency=3, lock_duration=0.3, max_stalled=100)
-    workers.start(concurrency=10, **PATIENT)
+    workers.start(concurrency=10, **HEIR)
 
     assert await results(queue, handles) == list(range(60))
     await audit(server, queue, ids_of(handles), workers.all)
@@ -98,12 +106,15 @@ async def test_a_claim_that_is_lost_before_its_start_is_no_stall(
 ):
     handle = await queue.add("echo", 1)
 
-    await die_after_claiming(workers, 2, lock_duration=0.3, max_stalled=0)
-    workers.start(lock_duration=0.3, max_stalled=0)
+    for _ in range(2):
+        await die_after_claiming(workers, 1, lock_duration=0.3, max_stalled=0)
+        await until_lost(server, queue.name, handle.id)
+    workers.start(max_stalled=0)
 
     assert await handle.result(timeout=10) == 1
     job = await handle.snapshot()
     assert (job.stalled, job.run) == (0, 1)
+    assert losses_unstarted(server, queue, handle.id) == 2
     await audit(server, queue, [handle.id], workers.all)
 
 
@@ -121,7 +132,7 @@ async def test_all_ten_running_jobs_of_a_killed_worker_run_again(
     await until_started(server, queue.name, ids_of(handles))
     doomed.kill()
     (tmp_path / "gate.2").touch()
-    heir = workers.start(concurrency=10, lock_duration=LEASE)
+    heir = workers.start(concurrency=10)
 
     answers = await results(queue, handles)
 
@@ -129,7 +140,7 @@ async def test_all_ten_running_jobs_of_a_killed_worker_run_again(
     assert [(await handle.snapshot()).stalled for handle in handles] == [1] * 10
     assert [(await handle.snapshot()).attempt for handle in handles] == [1] * 10
     first = await heir.until("start")
-    assert first["t"] - doomed.ended_at < LEASE + 1.0
+    assert first["t"] - doomed.ended_at < LEASE + 4
     await audit(server, queue, ids_of(handles), workers.all)
 
 
@@ -138,11 +149,11 @@ async def test_a_job_that_loses_its_lease_too_often_fails_as_stalled(
 ):
     handle = await queue.add("gate", {"gate": str(tmp_path / "never")})
     for _ in range(2):
-        doomed = workers.start(lock_duration=0.3, max_stalled=1)
+        doomed = workers.start(lock_duration=LEASE, max_stalled=1)
         await doomed.until("start")
         await until_started(server, queue.name, [handle.id])
         doomed.kill()
-    workers.start(lock_duration=0.3, max_stalled=1)
+    workers.start(max_stalled=1)
 
     with pytest.raises(JobFailed) as caught:
         await handle.result(timeout=10)
@@ -154,7 +165,7 @@ async def test_a_job_that_loses_its_lease_too_often_fails_as_stalled(
 async def test_a_blocked_event_loop_keeps_its_lease(
     server: ValkeyServer, queue: Queue, workers: Workers
 ):
-    handle = await queue.add("spin", {"seconds": 4 * LEASE})
+    handle = await queue.add("spin", {"seconds": 3 * LEASE})
     busy = workers.start(lock_duration=LEASE)
     await busy.until("blocking")
     workers.start(lock_duration=LEASE)
@@ -170,12 +181,12 @@ async def test_an_event_loop_that_is_stuck_for_too_long_is_given_up(
     handle = await queue.add("spin", {"seconds": 5})
     stuck = workers.start(lock_duration=LEASE, max_loop_stall=1)
     await stuck.until("blocking")
-    heir = workers.start(lock_duration=LEASE)
+    heir = workers.start()
 
-    second = await heir.until("blocking", timeout=4)
+    second = await heir.until("blocking")
     assert second["run"] == 2
-    assert await handle.result(timeout=10) == {"run": 2}
-    await stuck.until("unblocked")
+    assert await handle.result(timeout=15) == {"run": 2}
+    assert second["t"] < (await stuck.until("unblocked"))["t"]
     await audit(server, queue, [handle.id])
     assert stuck.said().count("stuck") < 20
 
@@ -195,8 +206,8 @@ async def test_a_job_with_a_long_lease_of_its_own_outlives_a_silent_worker(
 async def test_workers_with_short_and_long_leases_leave_each_other_alone(
     server: ValkeyServer, queue: Queue, workers: Workers
 ):
-    handles = await queue.add_many([NewJob(name="wait", data={"seconds": 1.5}) for _ in range(12)])
-    for lease in (0.3, 60):
+    handles = await queue.add_many([NewJob(name="wait", data={"seconds": 2}) for _ in range(12)])
+    for lease in (LEASE, 60):
         workers.start(concurrency=3, lock_duration=lease)
 
     assert await results(queue, handles) == [{"run": 1}] * 12

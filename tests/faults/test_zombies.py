@@ -14,13 +14,14 @@ from glidemq_core import JobCancelled, JobHandle, LeaseLost, Queue, Worker, _gli
 from glidemq_core._client import Client
 from glidemq_core._target import parse
 from tests.harness.auditor import audit
+from tests.harness.processes import eventually
 from tests.harness.proxy import Proxy
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import WorkerProcess, Workers, until
+from tests.harness.workers import WorkerProcess, Workers
 
 pytestmark = pytest.mark.faults
 
-LEASE = 0.5
+LEASE = 1.0
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def everything(server: ValkeyServer, queue: Queue, id: str) -> dict[str, Any]:
 async def until_chunk(server: ValkeyServer, queue: Queue, id: str, *, runs: int = 1) -> None:
     """Wait until each of the job's runs has a chunk on the server: they are known to have started."""
     key = f"glidemq:{{{queue.name}}}:job:{id}:chunks"
-    await until(lambda: server.cmd("XLEN", key) >= 2 * runs - 1, 10, "the first chunk")
+    await eventually(lambda: server.cmd("XLEN", key) >= 2 * runs - 1, 10, "the first chunk")
 
 
 async def freeze_and_replace(
@@ -62,7 +63,7 @@ async def freeze_and_replace(
     await until_chunk(server, queue, handle.id)
     token = server.cmd("HGET", f"glidemq:{{{queue.name}}}:job:{handle.id}", "token").decode()
     frozen.freeze()
-    heir = workers.start(lock_duration=LEASE)
+    heir = workers.start()
     await heir.until("waiting")
     await until_chunk(server, queue, handle.id, runs=2)
     return frozen, handle, token
@@ -80,7 +81,7 @@ async def test_a_worker_frozen_past_its_lease_stops_its_run_when_it_wakes(
 
     frozen.thaw()
 
-    await frozen.until("end", how="CancelledError", timeout=5)
+    await frozen.until("end", how="CancelledError")
     assert len(frozen.noted("refused")) == 1
     await finish(handle, tmp_path)
     await audit(server, queue, [handle.id])
@@ -166,7 +167,7 @@ async def test_usage_of_a_replaced_run_is_booked_once(
 async def test_a_worker_frozen_for_less_than_its_lease_keeps_its_job(
     server: ValkeyServer, queue: Queue, workers: Workers, tmp_path: Path
 ):
-    lease = 2.0
+    lease = 4.0
     handle = await queue.add("gate", {"gate": str(tmp_path / "gate"), "chunks": True})
     frozen = workers.start(lock_duration=lease)
     await frozen.until("waiting")
@@ -176,9 +177,9 @@ async def test_a_worker_frozen_for_less_than_its_lease_keeps_its_job(
 
     for _ in range(2):
         frozen.freeze()
-        await asyncio.sleep(lease / 2)
+        await asyncio.sleep(lease / 3)  # of the lease two thirds are left
         frozen.thaw()
-        await asyncio.sleep(lease / 2)
+        await asyncio.sleep(lease / 3)
     (tmp_path / "gate.1").touch()
 
     assert await handle.result(timeout=10) == {"text": "from 1 done", "run": 1}

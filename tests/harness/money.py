@@ -10,20 +10,23 @@ import asyncio
 import bisect
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from glidemq_core import Job, Queue
 from glidemq_core.budget import BudgetState
 from glidemq_core.ledger import Ledger
+from tests.harness.processes import eventually
 from tests.harness.provider import Behaviour, Provider, ProviderCall
 from tests.harness.servers import ValkeyServer
 
+K = TypeVar("K")
+T = TypeVar("T")
 INPUT = 5
-_LATE = 0.1  # seconds that a loaded machine takes
+_LATE = 0.5  # seconds that a loaded machine takes
 _NANO = Decimal(1).scaleb(-9)
 OPEN_ENDS = ("unverified", "late_refused")
 
@@ -60,11 +63,21 @@ async def ask(port: int, model: str, *, limit: int = 1000, key: str = "") -> dic
 
 
 def spender(
-    port: int, *, estimate: int = 5, then: Any = None, key: str = "", limits: Any = None
+    port: int,
+    *,
+    estimate: int = 5,
+    let_in: Callable[[str], None] = lambda _: None,
+    then: Any = None,
+    key: str = "",
+    limits: Any = None,
 ) -> Any:
-    """A handler that makes one paid call; `then(job)` is awaited between the answer and its booking.
+    """A handler that makes one paid call.
 
-    `key`: see `ask`. `limits`: its own, beside those of its job.
+    Args:
+        let_in: Called with the call's id when it may be sent.
+        then: `then(job)` is awaited between the answer and its booking.
+        key: See `ask`.
+        limits: Its own, beside those of its job.
     """
 
     async def spend(job: Any) -> int:
@@ -72,6 +85,7 @@ def spender(
         async with job.llm_call(
             "m", tokens=expected, costs=price(expected), timeout=5, limits=limits
         ) as call:
+            let_in(call.id)
             used = await ask(port, call.id, key=key)
             if then is not None:
                 await then(job)
@@ -79,6 +93,33 @@ def spender(
         return sum(used.values())
 
     return spend
+
+
+async def each(ask: Callable[[K], Awaitable[T]], keys: Iterable[K]) -> list[T]:
+    """The answers for all keys, in their order, some asked for at once."""
+    places = asyncio.Semaphore(50)
+
+    async def one(key: K) -> T:
+        async with places:
+            return await ask(key)
+
+    return await asyncio.gather(*(one(key) for key in keys))
+
+
+async def reserved(ledger: Ledger, budget: str = "b") -> dict[str, Decimal | int]:
+    """What is reserved of a budget now."""
+    state = await ledger.budget(budget)
+    assert state is not None
+    return dict(state.reserved)
+
+
+async def until_nothing_is_reserved(ledger: Ledger, budgets: Sequence[str]) -> None:
+    """Wait until the runs of dead workers were found, and their reservations let go."""
+
+    async def nothing() -> bool:
+        return not any([await reserved(ledger, budget) for budget in budgets])
+
+    await eventually(nothing, 30, "something is still reserved")
 
 
 async def money_problems(
@@ -90,7 +131,7 @@ async def money_problems(
     """
     calls = {call.model: call for call in provider.calls() if call.outcome != "limited"}
     problems: list[str] = []
-    jobs = [job for id in ids if (job := await queue.get(id)) is not None]
+    jobs = [job for job in await each(queue.get, ids) if job is not None]
     for id in budgets:
         problems += await budget_problems(ledger, id)
         problems += await _calls_of_budget(ledger, id, calls)

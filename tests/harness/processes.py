@@ -240,7 +240,7 @@ def is_alive(pid: int) -> bool:
     return bool(state.strip()) and not state.strip().startswith("Z")
 
 
-def wait_until(predicate: Callable[[], object], timeout: float = 5, what: str = "") -> None:
+def wait_until(predicate: Callable[[], object], timeout: float = 10, what: str = "") -> None:
     """Wait until `predicate()` is true, looking every 5 ms. Blocks: not for an event loop.
 
     Raises:
@@ -254,7 +254,9 @@ def wait_until(predicate: Callable[[], object], timeout: float = 5, what: str = 
 
 
 async def eventually(
-    predicate: Callable[[], object | Awaitable[object]], timeout: float = 5, what: str = ""
+    predicate: Callable[[], object | Awaitable[object]],
+    timeout: float = 10,
+    what: str | Callable[[], str] = "",
 ) -> Any:
     """Wait on the event loop until `predicate()`, which may be async, is true, looking every 5 ms; answers its value.
 
@@ -269,5 +271,6 @@ async def eventually(
         if answer:
             return answer
         if time.monotonic() >= deadline:
-            raise AssertionError(f"not within {timeout} s: {what or predicate}; last {answer!r}")
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {timeout} s: {told or predicate}; last {answer!r}")
         await asyncio.sleep(_POLL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -11,14 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from tests.harness.processes import ROOT, eventually, is_frozen, wait_until
 from tests.harness.servers import ValkeyServer
-
-ROOT = Path(__file__).parents[2]
-_POLL = 0.005
 
 
 class WorkerProcess:
@@ -44,20 +41,26 @@ class WorkerProcess:
         wanted = {"event": event, **facts}
         return [line for line in self.events if wanted.items() <= line.items()]
 
+    @property
+    def is_busy(self) -> bool:
+        """Does it run jobs, by its notes?"""
+        return not self.ended.is_set() and len(self.noted("start")) > len(self.noted("end"))
+
     async def until(
         self, event: str, *, count: int = 1, timeout: float = 10, **facts: object
     ) -> dict[str, Any]:
         """Wait for the `count`-th note of a kind; answers it."""
-        await until(
-            lambda: len(self.noted(event, **facts)) >= count,
-            timeout,
-            f"{event} {facts}: {self.said()}",
-        )
-        return self.noted(event, **facts)[count - 1]
+
+        def found() -> list[dict[str, Any]]:
+            return self.noted(event, **facts)[count - 1 :]
+
+        return (await eventually(found, timeout, lambda: f"{event} {facts}: {self.said()}"))[0]
 
     async def until_ended(self, timeout: float = 10) -> int:
         """Wait for its end; answers its exit code (-9: killed)."""
-        await until(self.ended.is_set, timeout, f"the end of {self.pid}: {self.said()}")
+        await eventually(
+            self.ended.is_set, timeout, lambda: f"the end of {self.pid}: {self.said()}"
+        )
         assert self.exit_code is not None
         return self.exit_code
 
@@ -71,18 +74,12 @@ class WorkerProcess:
     def terminate(self) -> None:
         """SIGTERM, taken by the process when this returns: of two that are pending, one would be lost."""
         os.kill(self.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 5
-        while _is_pending(self.pid, signal.SIGTERM):
-            assert time.monotonic() < deadline, f"{self.pid} takes no signal"
-            time.sleep(0.001)
+        wait_until(lambda: not _is_pending(self.pid, signal.SIGTERM), what="the signal is taken")
 
     def freeze(self) -> None:
         """SIGSTOP; standing still when this returns."""
         os.kill(self.pid, signal.SIGSTOP)
-        deadline = time.monotonic() + 5
-        while _state(self.pid) != "T":
-            assert time.monotonic() < deadline, f"{self.pid} does not stop"
-            time.sleep(0.001)
+        wait_until(lambda: is_frozen(self.pid), what="the worker stands still")
 
     def thaw(self) -> None:
         """SIGCONT."""
@@ -183,18 +180,6 @@ class Workers:
                 process.ended.set()
 
 
-async def until(predicate: Callable[[], object], timeout: float = 10, what: str = "") -> None:
-    """Wait on the event loop until `predicate()` is true, looking every 5 ms.
-
-    Raises:
-        AssertionError: It was not within `timeout` seconds.
-    """
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        await asyncio.sleep(_POLL)
-
-
 async def until_started(server: ValkeyServer, queue: str, ids: Iterable[str]) -> None:
     """Wait until the server knows that the current runs of these jobs have started: now their loss is a stall."""
 
@@ -203,7 +188,18 @@ async def until_started(server: ValkeyServer, queue: str, ids: Iterable[str]) ->
         facts = [server.cmd("HMGET", key, "run", "started_run") for key in keys]
         return all(run is not None and run == started for run, started in facts)
 
-    await until(all_known, 10, "the starts are known")
+    await eventually(all_known, what="the starts are known")
+
+
+async def until_lost(server: ValkeyServer, queue: str, id: str) -> None:
+    """Wait until a job's lease has run out: from now on it is taken back by whoever calls."""
+
+    def is_lost() -> bool:
+        deadline = server.cmd("ZSCORE", f"glidemq:{{{queue}}}:active", id)
+        seconds, micros = server.cmd("TIME")
+        return float(deadline) < int(seconds) * 1000 + int(micros) // 1000
+
+    await eventually(is_lost, what="the lease has run out")
 
 
 def _is_pending(pid: int, number: signal.Signals) -> bool:
@@ -217,13 +213,3 @@ def _is_pending(pid: int, number: signal.Signals) -> bool:
     lines = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
     pending = int(lines["ShdPnd"], 16) | int(lines["SigPnd"], 16)
     return bool(pending >> (number - 1) & 1)
-
-
-def _state(pid: int) -> str:
-    """The letter of a process's state; T: stopped."""
-    if sys.platform == "linux":
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    found = subprocess.run(
-        ["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip()[:1]

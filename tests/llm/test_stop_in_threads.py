@@ -26,12 +26,14 @@ from tests.harness.llm_clients import (
     OpenAIChat,
     OpenAIResponses,
 )
+from tests.harness.processes import eventually
 from tests.harness.provider import Behaviour
 
 FIVE = "t0 t1 t2 t3 t4 "
 HANGS = Behaviour(tokens=20, input=20, faults={10: "hang"})
 BEGINS_NOT = Behaviour(tokens=20, input=20, faults={-1: "hang"})
 ANSWERS = Behaviour(tokens=5, input=20)
+SOON = 3  # seconds; one or less, unless the machine stutters
 
 # Some of these SDKs leave their connections to the garbage collector.
 pytestmark = [pytest.mark.faults, pytest.mark.filterwarnings("ignore")]
@@ -141,9 +143,7 @@ class Stop:
         return self._provider.events("hang")
 
     async def _until(self, is_true):
-        async with asyncio.timeout(20):
-            while not (self._provider.calls(model=self._model) and is_true()):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self._provider.calls(model=self._model) and is_true(), 20)
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ async def test_cancel_ends_a_stream_that_is_silent(
 
     ended = await run(handler, attempts=3, beside=stop)
 
-    assert await stop.seconds() < 1
+    assert await stop.seconds() < SOON
     assert ended.job.state == "cancelled"
     assert ended.text.startswith("t0 ")
     assert ended.tokens["output"] > 5
@@ -179,7 +179,7 @@ async def test_cancel_ends_the_wait_for_a_whole_answer(
 
     ended = await run(handler, attempts=3, beside=stop)
 
-    assert await stop.seconds() < 1
+    assert await stop.seconds() < SOON
     assert ended.job.state == "cancelled"
     assert ended.tokens["input"] > 0
     assert ended.statuses == ["missing"]
@@ -201,7 +201,7 @@ async def test_cancel_ends_a_stream_that_moves(
 
     ended = await run(streaming(sync_api, sync_client, model), beside=cancel)
 
-    assert await stop.seconds() < 1
+    assert await stop.seconds() < SOON
     assert ended.job.state == "cancelled"
     assert 2 < ended.tokens["output"] < 200
     assert ended.of("done")[0].content == "cancelled"
@@ -215,7 +215,7 @@ async def test_time_that_runs_out_ends_the_wait(openai_client, model, plan, run,
 
     ended = await run(handler, timeout=1)
 
-    assert await stop.open_for() < 2
+    assert await stop.open_for() < 1 + SOON
     assert ended.job.error.error_class.endswith("JobTimeout")
     assert sum(ended.tokens.values()) > 0
 
@@ -231,7 +231,7 @@ async def test_worker_that_stops_does_not_wait_for_a_silent_provider(
         await stop.silence()
         stop.at = time.monotonic()
         await worker.stop(grace=0)
-        assert await stop.seconds() < 1
+        assert await stop.seconds() < SOON
 
     found = await job.snapshot()
     assert (found.state, found.attempt) == ("waiting", 1)
@@ -252,7 +252,7 @@ async def test_stop_that_comes_before_the_silence_ends_it(openai_client, model, 
 
     ended = await run(handler, beside=stop)
 
-    assert await stop.seconds() < 1
+    assert await stop.seconds() < SOON
     assert ended.job.state == "cancelled"
 
 
@@ -288,7 +288,7 @@ async def test_other_calls_of_the_client_go_on(
         other = await queue.add("job", f"{model}-other")
         job = await queue.add("job", model)
         await stop(job)
-        assert await stop.seconds() < 1
+        assert await stop.seconds() < SOON
         provider.open(model)
         assert await other.result() == FIVE
 
