@@ -20,6 +20,7 @@ from tests.harness.fsck import fsck
 from tests.harness.money import (
     OPEN_ENDS,
     budget_problems,
+    each,
     entries_of,
     money_problems,
     rate_problems,
@@ -35,7 +36,7 @@ class Rate:
 
     per_minute: int
     burst: int
-    windows: Sequence[float] = (0.5, 1, 2)
+    windows: Sequence[float] = (0.5, 1, 2, 5)
     weigh: Callable[[ProviderCall], int] = lambda _: 1
 
 
@@ -125,10 +126,12 @@ class Aftermath:
 
     async def _streams(self, jobs: dict[str, Job]) -> list[str]:
         """Every reader of an ended job has seen it whole: those of the test, and one that comes now (I8)."""
-        seen = [(id, chunks) for id, chunks in self._seen if id in jobs]
-        for id, job in jobs.items():
-            if job.state in TERMINAL:
-                seen.append((id, [chunk async for chunk in self._queue.stream(id)]))
+
+        async def read(id: str) -> tuple[str, list[Chunk]]:
+            return id, [chunk async for chunk in self._queue.stream(id)]
+
+        ended = [id for id, job in jobs.items() if job.state in TERMINAL]
+        seen = [(id, chunks) for id, chunks in self._seen if id in jobs] + await each(read, ended)
         return [problem for id, chunks in seen for problem in chunk_problems(chunks, jobs[id])]
 
     def _losses(self, jobs: dict[str, Job]) -> dict[str, int]:
@@ -142,17 +145,9 @@ class Aftermath:
     async def _repeats(self, jobs: dict[str, Job]) -> list[str]:
         """Whatever was called may be called again with the same id, and changes nothing (I14)."""
         before = await self._picture(jobs)
-        problems: list[str] = []
-        for job in jobs.values():
-            if not (await self._queue.add(job.name, job_id=job.id)).is_duplicate:
-                problems.append(f"{job.id} was added again")
-            if job.state in TERMINAL and await self._queue.cancel(job.id) != "ended":
-                problems.append(f"{job.id} was cancelled after its end")
-            problems += [
-                f"{call['call']} was booked again"
-                for call in job.usage.calls
-                if await self._book_again(job.id, call)
-            ]
+        problems = [
+            problem for found in await each(self._repeat, jobs.values()) for problem in found
+        ]
         for id in self._budgets():
             problems += await self._settle_again(id)
         after = await self._picture(jobs)
@@ -162,6 +157,18 @@ class Aftermath:
             if before[name] != after[name]
         ]
         return problems + changed
+
+    async def _repeat(self, job: Job) -> list[str]:
+        problems: list[str] = []
+        if not (await self._queue.add(job.name, job_id=job.id)).is_duplicate:
+            problems.append(f"{job.id} was added again")
+        if job.state in TERMINAL and await self._queue.cancel(job.id) != "ended":
+            problems.append(f"{job.id} was cancelled after its end")
+        return problems + [
+            f"{call['call']} was booked again"
+            for call in job.usage.calls
+            if await self._book_again(job.id, call)
+        ]
 
     async def _book_again(self, id: str, call: dict[str, Any]) -> bool:
         args: dict[str, object] = {
@@ -176,28 +183,26 @@ class Aftermath:
 
     async def _settle_again(self, budget: str) -> list[str]:
         _, kinds = await entries_of(self._ledger, budget)
-        said = {
-            call: await self._ledger.settle(
+
+        async def settle(call: str) -> str:
+            return await self._ledger.settle(
                 call, tokens={"input": 1}, budgets=[budget], outcome="none"
             )
-            for call, kind in kinds.items()
-            if kind not in OPEN_ENDS
-        }
-        return [
-            f"{call} was settled again: {how}" for call, how in said.items() if how != "already"
-        ]
+
+        calls = [call for call, kind in kinds.items() if kind not in OPEN_ENDS]
+        said = zip(calls, await each(settle, calls), strict=True)
+        return [f"{call} was settled again: {how}" for call, how in said if how != "already"]
 
     async def _picture(self, jobs: dict[str, Job]) -> dict[str, object]:
         """What must stay as it is, by a name for it."""
         picture: dict[str, object] = {"counts": await self._queue.counts()}
         for id in self._budgets():
             picture[id] = await self._ledger.budget(id)
-        for id in jobs:
-            job = await self._queue.get(id)
+        for job in await each(self._queue.get, jobs):
             assert job is not None
             calls = sorted(job.usage.calls, key=lambda call: call["call"])  # they have no order
             facts = (job.state, job.run, job.attempt, job.result, job.usage.tokens, job.usage.costs)
-            picture[id] = (*facts, calls)
+            picture[job.id] = (*facts, calls)
         return picture
 
 

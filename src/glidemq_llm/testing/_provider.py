@@ -177,18 +177,17 @@ class FakeProvider:
 
     def busiest(self, seconds: float, *, weigh: Callable[[ProviderCall], int] = lambda _: 1) -> int:
         """The most admitted calls (or tokens, by `weigh`) that began in any window of that length."""
-        calls = [call for call in self.calls() if call.outcome != "limited"]
-        return max(
-            (
-                sum(
-                    weigh(call)
-                    for call in calls
-                    if first.started <= call.started < first.started + seconds
-                )
-                for first in calls
-            ),
-            default=0,
+        calls = sorted(
+            (call.started, weigh(call)) for call in self.calls() if call.outcome != "limited"
         )
+        most = held = end = 0
+        for started, weight in calls:
+            while end < len(calls) and calls[end][0] < started + seconds:
+                held += calls[end][1]
+                end += 1
+            most = max(most, held)
+            held -= weight
+        return most
 
     def most_at_once(self) -> int:
         """The most calls that were open at one time."""
