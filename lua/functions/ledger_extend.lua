@@ -2,7 +2,7 @@
 -- change nothing. Budgets may refuse; limiters are charged, for the stream is running already.
 -- keys   1  root of the ledger
 -- args   1  map {call, tokens: {category: int}, costs: {name: nano}, ttl_ms?: from now}: totals, not additions
--- reply  packed [verdict, ...]: "ok"; "over" (the call is not open); "budget" as in ledger_reserve
+-- reply  packed [verdict, ...]: "ok"; "over" (the call is not open); "budget" and "unpriced" as in ledger_reserve
 -- error  ARG
 -- cost   O(budgets + limiters)
 local arg = require('lib.arg')
@@ -29,6 +29,10 @@ local function extend_budgets(tx, record, use)
   for i, share in ipairs(record.budgets) do
     local spec, spend = specs[i], spends[i]
     if spec then
+      local blind = record.sent and next(use.tokens) and measure.unpriced(spec.caps, use)
+      if blind then
+        return { 'unpriced', share.id, blind }
+      end
       local more = missing(measure.under(spec, spend, use), share.held)
       local refusal = budget.refusal(spec, spend, more)
       if refusal then

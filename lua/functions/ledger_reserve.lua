@@ -5,6 +5,7 @@
 --           costs: {name: nano}, ttl_ms, sent: bool, ticket?: str (who is promised a slot; default the call),
 --           waiter?: {queue: its root, job, since?: ms}, look?: bool (only ask: where it fits, nothing is set aside)}
 -- reply  packed [verdict, ...]: "ok"; "settled" (this call is over); "missing", budget;
+--        "unpriced", budget, cap (on money; it is to be sent, and names neither that cost nor a total);
 --        "budget", {budget, cap, limit, used, reserved, asked, on, gone_in?: ms}, generation (total_tokens
 --        in thousandths);
 --        "throttled" | "open", limiter, ms to wait; "renew", now, [[budget, window, zone]] (see ledger_turn)
@@ -49,6 +50,10 @@ local function decide(root, now, call)
   end
   if call.missing then
     return { 'missing', call.missing }
+  end
+  local unpriced = admit.unpriced(call)
+  if unpriced then
+    return unpriced
   end
   local renew = over(call.specs, call.budgets, now)
   if #renew > 0 then

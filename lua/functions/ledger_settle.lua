@@ -1,8 +1,9 @@
 --- ledger_settle: replace what was reserved for a call by what it used, once. A call nobody reserved is booked as well.
 -- keys   1  root of the ledger
--- args   1  map {call, tokens: {category: int}, costs: {name: nano}, unused?: bool (it was never sent: a release),
---           outcome?: "ok" | "limited" | "error" | "none", retry_after_ms?: int, remaining?: {axis: int},
---           started_ms: when its run began, budgets?: [id] (for a call nobody reserved), note?: str}
+-- args   1  map {call, tokens: {category: int}, costs: {name: nano} (none for tokens whose cost is not known: what was
+--           set aside for them counts), unused?: bool (it was never sent: a release), outcome?: "ok" | "limited" |
+--           "error" | "none", retry_after_ms?: int, remaining?: {axis: int}, started_ms: when its run began,
+--           budgets?: [id] (for a call nobody reserved), note?: str}
 -- reply  packed [verdict, outbox entries [[entry, queue root, budget, generation, job ids by line]], ...]:
 --        "settled"; "late" (it had lapsed, and counts all the same); "already"; "booked" (nobody had reserved it);
 --        "refused" (older than a day: logged, not added); "renew", [], now, [[budget, window, zone]] (see ledger_turn)
@@ -19,14 +20,25 @@ local wake = require('lib.ledger_wake')
 
 local MAX_BUDGETS = 16
 
+local function has_any(amounts)
+  for _, amount in pairs(amounts) do
+    if amount > 0 then
+      return true
+    end
+  end
+  return false
+end
+
 local function read_use(map)
   local unused, tokens = map.unused and true or false, ledger.amounts(map, 'tokens', ledger.MAX_AMOUNT)
+  local costs = ledger.amounts(map, 'costs', num.MAX / 2)
   return {
     kind = unused and 'release' or 'settle',
     state = 'settled',
     unused = unused,
     tokens = tokens,
-    measured = measure.of(tokens, ledger.amounts(map, 'costs', num.MAX / 2)),
+    measured = measure.of(tokens, costs),
+    unpriced = not next(costs) and has_any(tokens),
     note = arg.maybe_text(map, 'note'),
     said = {
       outcome = arg.maybe_text(map, 'outcome') or 'none',

@@ -11,6 +11,16 @@ local admit = {}
 
 local TICKET_MS = 60000
 
+--- The verdict on a call that is about to be sent and does not say what it costs, where a budget caps money; or nil.
+function admit.unpriced(call)
+  for i, id in ipairs(call.sent and call.budgets or {}) do
+    local cap = measure.unpriced(call.specs[i].caps, call.use)
+    if cap then
+      return { 'unpriced', id, cap }
+    end
+  end
+end
+
 --- Ask all budgets; answers their shares, or the verdict of the first that refuses.
 function admit.ask_budgets(root, now, call)
   local windows, shares, specs = {}, {}, call.specs

@@ -2,6 +2,7 @@
 -- "total_tokens", weighted by the thousandths of each budget.
 local measure = {}
 
+local MONEY = 'cost.'
 local MAX_NAMES = 128 -- per spend; what comes later is counted as "tokens.other" and "cost.other"
 
 --- Tokens and money, to be measured by budgets. Those of the same total share one map of amounts.
@@ -14,6 +15,25 @@ function measure.of(tokens, costs)
     named['cost.' .. name] = nano
   end
   return { tokens = tokens, named = named, by_total = {} }
+end
+
+--- Is it a sum of money?
+function measure.is_money(name)
+  return string.sub(name, 1, #MONEY) == MONEY
+end
+
+--- The first by name of the caps on money that can't hold a use, for it names neither that cost nor a total. Or nil.
+function measure.unpriced(caps, use)
+  local named, found = use.named, nil
+  if named['cost.total'] then
+    return nil
+  end
+  for name in pairs(caps) do
+    if measure.is_money(name) and not named[name] and not (found and found < name) then
+      found = name
+    end
+  end
+  return found
 end
 
 local function amounts_of(use, total)

@@ -9,6 +9,21 @@ local shares = {}
 
 local NOTHING = {}
 
+--- What a use comes to under a budget. Tokens of which nobody knows the cost have cost what was set aside for them.
+local function spent(spec, spend, held, use)
+  local amounts = measure.under(spec, spend, use.measured)
+  if not use.unpriced then
+    return amounts
+  end
+  local all = budget.add({}, amounts, 1)
+  for name, nano in pairs(held) do
+    if measure.is_money(name) then
+      all[name] = nano
+    end
+  end
+  return all
+end
+
 --- Does room come up under a cap, when the used sums gain `deltas` and `freed` is held no more?
 local function makes_room(spec, deltas, freed)
   for name in pairs(spec.caps) do
@@ -26,7 +41,7 @@ local function book(record, share, spec, spend, use)
     deltas = share.held
     budget.add(spend.loose, share.held, 1)
   elseif not use.unused then
-    deltas = measure.under(spec, spend, use.measured)
+    deltas = spent(spec, spend, share.held, use)
   end
   if record.state == 'unverified' then
     deltas = budget.add(budget.add({}, deltas, 1), share.held, -1)

@@ -17,8 +17,10 @@ from ._ledger import (
     LedgerClient,
     Outcome,
     OverBudget,
+    Refusal,
     Settled,
     TurnedAway,
+    Unpriced,
     Waiter,
 )
 from ._run import in_thread
@@ -51,6 +53,7 @@ class Gate:
         self.open_calls: set[str] = set()
         self._unanswered: set[str] = set()
         self._was_booked_blindly = False
+        self._was_booked_unpriced = False
         self._unsettled: dict[str, Callable[[], Awaitable[Settled]]] = {}
         # A job that names any of its ledger has told its queue so.
         self._is_known = bool(run.options.get("budgets") or run.options.get("limits"))
@@ -88,13 +91,14 @@ class Gate:
             await self._look(tokens={"input": 1}, costs={"total": 1}, limiters=self._limiters(()))
 
     async def stop_if_overspent(self) -> None:
-        """After use that nobody had reserved: go on only if no budget is past its cap.
+        """After use that nobody had reserved: go on only if no budget is past its cap, or can't know whether it is.
 
         Raises:
             BudgetExceeded: One that says "fail" is.
+            CostUnknown: One caps money, and it was not said what that use has cost.
         """
         if self._was_booked_blindly:
-            await self._look(tokens={}, costs={}, limiters=())
+            await self._look(tokens={}, costs={}, limiters=(), sent=self._was_booked_unpriced)
 
     async def _look(
         self,
@@ -102,6 +106,7 @@ class Gate:
         tokens: Mapping[str, int],
         costs: Mapping[str, int],
         limiters: Sequence[Mapping[str, object]],
+        sent: bool = False,
     ) -> None:
         while True:
             verdict = await self.ledger.reserve(
@@ -111,7 +116,7 @@ class Gate:
                 ttl=_MARGIN,
                 budgets=self._run.options.get("budgets", ()),
                 limiters=limiters,
-                sent=False,
+                sent=sent,
                 ticket=self._run.id,
                 waiter=Waiter(queue_root=self._host.root, job=self._run.id),
                 look=True,
@@ -146,6 +151,7 @@ class Gate:
 
         Raises:
             BudgetExceeded: A budget that says "fail" leaves too little; its job fails at once.
+            CostUnknown: A budget caps money, and `costs` names none; its job fails at once.
         """
         await self._end_start()
         if not self._is_known:
@@ -205,7 +211,7 @@ class Gate:
         if call not in self.open_calls:
             return
         verdict = await self.ledger.extend(call, tokens=tokens, costs=costs, ttl=ttl + _MARGIN)
-        if isinstance(verdict, OverBudget):
+        if not isinstance(verdict, Admitted):
             raise verdict.error()
 
     async def settle(
@@ -222,7 +228,9 @@ class Gate:
         """Replace what was reserved by what was used; the first settle of a call counts."""
         if call not in self.open_calls and (unused or not self._run.options.get("budgets")):
             return
-        self._was_booked_blindly = self._was_booked_blindly or call not in self.open_calls
+        if call not in self.open_calls:
+            self._was_booked_blindly = True
+            self._was_booked_unpriced |= any(tokens.values()) and not costs
         self.open_calls.discard(call)
         self._unsettled[call] = partial(
             self.ledger.settle,
@@ -278,11 +286,14 @@ class Gate:
         if call is not None:
             await self.settle(call, tokens={}, costs={}, unused=True)
 
-    async def _wait_for_room(self, verdict: OverBudget | TurnedAway) -> None:
-        if isinstance(verdict, OverBudget):
-            await self._refused(verdict)
-        else:
-            await self._turned_away(verdict)
+    async def _wait_for_room(self, refusal: Refusal) -> None:
+        match refusal:
+            case OverBudget():
+                await self._refused(refusal)
+            case TurnedAway():
+                await self._turned_away(refusal)
+            case Unpriced():  # no room would help it
+                raise refusal.error()
 
     async def _refused(self, verdict: OverBudget) -> None:
         if verdict.on_exceeded == "fail" or in_thread.get():

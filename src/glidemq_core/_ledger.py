@@ -13,7 +13,7 @@ from . import _keys
 from ._client import Client
 from ._units import from_nano, to_ms
 from .budget import Budget, BudgetState, state_of, window_bounds
-from .errors import BudgetExceeded, GlideMQError, InvalidOption, Throttled
+from .errors import BudgetExceeded, CostUnknown, GlideMQError, InvalidOption, Throttled
 from .throttle import LimiterState, idle
 from .throttle import state_of as limiter_of
 
@@ -69,6 +69,18 @@ class OverBudget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unpriced:
+    """A budget caps money, and the call names neither that cost nor a total; nothing was reserved."""
+
+    budget: str
+    cap: str
+
+    def error(self) -> CostUnknown:
+        """The same as an error."""
+        return CostUnknown(self.budget, cap=self.cap)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnedAway:
     """A limiter has no room before `wait` seconds from now, which is this caller's own slot; nothing was reserved.
 
@@ -85,7 +97,8 @@ class TurnedAway:
         return Throttled(self.limiter, retry_after=self.wait)
 
 
-Verdict: TypeAlias = Admitted | OverBudget | TurnedAway
+Refusal: TypeAlias = OverBudget | Unpriced | TurnedAway
+Verdict: TypeAlias = Admitted | Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +220,8 @@ class LedgerClient:
 
         Args:
             limiters: As `Throttle.wire(name)` gives them.
-            sent: Whether an unsettled reservation counts as spent when it runs out after `ttl` seconds.
+            sent: Whether an unsettled reservation counts as spent when it runs out after `ttl` seconds. Such a call has to
+                name its cost where a budget caps money.
             ticket: Who a limiter promises a slot; default the call. Give the job for a job that comes again.
             look: Only ask: where it would fit, nothing is set aside.
 
@@ -423,6 +437,8 @@ def _verdict(reply: list[Any], call: str) -> Verdict:
             return Admitted()
         case ["budget", facts, generation]:
             return _over_budget(facts, generation)
+        case ["unpriced", budget, cap]:
+            return Unpriced(budget=budget, cap=cap)
         case [("throttled" | "open") as kind, limiter, ms]:
             return TurnedAway(limiter=limiter, wait=ms / 1000, is_open=kind == "open")
         case ["missing", id]:

@@ -63,7 +63,8 @@ class PaidCalls:
         Args:
             model: As the provider answered it.
             tokens: Per category, disjoint: their sum is the total.
-            costs: Amounts of money per name, "total" among them; None for a price that is not known.
+            costs: Amounts of money per name, "total" among them; None for a price that is not known. Budgets then count
+                what was reserved; where nothing was, one that caps money stops the job's next step.
             call: The call's id; reporting the same id twice counts once. Default: a new one per report.
             status: "complete", "partial" or "missing": how sure the numbers are.
             outcome: How the provider fared, for limiters: "ok", "limited" (429), "error", "none".
@@ -154,7 +155,11 @@ class PaidCalls:
         the estimate as unverified.
 
         Args:
-            tokens, costs: An upper estimate.
+            tokens, costs: An upper estimate. Under a budget that caps money, `costs` has to name one: {"total": 0} sets
+                nothing aside.
+
+        Raises:
+            BudgetExceeded, CostUnknown: As `reserve`.
         """
         call = ManualCall(self.next_call_id())
         estimate = tokens or {}
@@ -201,13 +206,14 @@ class PaidCalls:
 
         Args:
             call: The call's id (`next_call_id()`).
-            tokens, costs: An upper estimate.
+            tokens, costs: An upper estimate, as for `llm_call`.
             timeout: The longest the call may take, in seconds.
             limits: Further limiters, by name.
             may_park: False: a budget that says "pause" refuses as well, so that a smaller call can be tried.
 
         Raises:
             BudgetExceeded: A budget that says "fail" leaves too little: let it pass, the job fails at once.
+            CostUnknown: A budget caps money, and `costs` names none: let it pass, too.
         """
         gate = self._gate
         if not limits and not gate.is_closed_to:

@@ -41,7 +41,8 @@ class Budget:
         max_total_tokens: Of all categories together, each counted by its weight.
         max_tokens: Per category, without weights.
         token_weights: Per category, to a thousandth; 1 for those not named.
-        max_total_cost: Of a call's cost "total"; money is a Decimal, an int, a float or a decimal text.
+        max_total_cost: Of a call's cost "total"; money is a Decimal, an int, a float or a decimal text. Under a cap on money
+            no call is made that does not say what it costs.
         max_costs: Per name of cost.
         cost_unit: What the money is; only shown.
         on_exceeded: "fail": a job that does not fit fails at once with reason "budget". "pause": it is parked until

@@ -23,6 +23,7 @@ GlideMQError
 ├── JobTimeout               the run was longer than `timeout`, or silent for `idle_timeout`
 ├── SignalTimeout            a wait ended without its signal
 ├── BudgetExceeded           a budget leaves less than was asked
+├── CostUnknown              a budget caps money, and a call does not say what it will cost
 ├── Throttled                a limiter has no room now
 ├── Backlogged               too much cross-slot work is waiting to be relayed
 └── StreamGap                the chunks after the given id have been trimmed
@@ -316,6 +317,27 @@ class BudgetExceeded(GlideMQError):
         super().__init__(
             f"budget {budget!r}: {cap} of {limit:f} leaves {max(limit - used - reserved, limit * 0):f}, "
             f"asked for {asked:f} (used {used:f}, reserved {reserved:f})"
+        )
+
+
+class CostUnknown(GlideMQError):
+    """A budget caps money, and what a call costs is not known; nothing was reserved.
+
+    Attributes:
+        budget: The budget's id; None where no budget asks, but a policy of the caller's own.
+        cap: The cap that could not hold it, for example "cost.total".
+    """
+
+    retryable = False
+    budget: str | None
+    cap: str | None
+
+    def __init__(self, budget: str, *, cap: str) -> None:
+        self.budget = budget
+        self.cap = cap
+        super().__init__(
+            f"budget {budget!r} caps {cap}, and the cost of the call is not known: "
+            "give costs={'total': ...} (0 for a call that costs nothing)"
         )
 
 

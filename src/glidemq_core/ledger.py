@@ -16,7 +16,7 @@ from typing import Any, Final, Self, get_args
 from . import _keys
 from ._client import release_client, shared_client
 from ._codec import checked_text
-from ._ledger import Admitted, LedgerClient, LogEntry, Outcome, Settlement, Verdict
+from ._ledger import Admitted, LedgerClient, LogEntry, Outcome, Settlement, Unpriced, Verdict
 from ._target import Target, resolve
 from ._units import MAX_WIRE_INT, Money, Seconds, instant, seconds, to_nano, whole
 from .budget import Budget, BudgetAlert, BudgetAudit, BudgetEntry, BudgetState, amount
@@ -204,7 +204,8 @@ class Ledger:
         Args:
             call: Its id, for example "job/run/n". The same id again is the same reservation.
             tokens: By category; the categories are disjoint, their sum is the total.
-            costs: Money by name; what `max_total_cost` caps is called "total".
+            costs: Money by name; what `max_total_cost` caps is called "total". Under a budget that caps money, what is to be
+                sent has to name one: {"total": 0} sets nothing aside.
             budgets: Ids of budgets that are open.
             limits: Names given to `limiter()`, or a mapping of names to throttles.
             ttl: Seconds after which an unsettled reservation runs out.
@@ -212,6 +213,7 @@ class Ledger:
 
         Raises:
             BudgetExceeded: A cap leaves less. Nothing was reserved.
+            CostUnknown: A budget caps money, and `costs` names none. Nothing was reserved.
             Throttled: A limiter has no room; `retry_after` is this caller's own slot. Nothing was reserved.
             InvalidOption: A budget or limiter is not known, or the call was settled before.
         """
@@ -241,6 +243,8 @@ class Ledger:
         )
         if isinstance(verdict, Admitted):
             return Reservation(self, call, budgets, started)
+        if isinstance(verdict, Unpriced):
+            raise verdict.error()
         return None
 
     async def extend(
@@ -254,7 +258,7 @@ class Ledger:
         """Raise an open reservation to these totals: the next slice of a stream. Limiters are charged, not asked.
 
         Raises:
-            BudgetExceeded: A cap leaves less; the reservation stays as it was.
+            BudgetExceeded, CostUnknown: As `reserve`; the reservation stays as it was.
             InvalidOption: The call is not open (any more).
         """
         client = await self._open()
@@ -283,7 +287,7 @@ class Ledger:
         """Replace what was reserved by what was used. The first settle of a call counts, the others do nothing.
 
         Args:
-            tokens, costs: As for `reserve`.
+            tokens, costs: As for `reserve`. Tokens without any cost have cost what was reserved for them.
             budgets: Where it counts if nobody has reserved it.
             outcome: How the other side fared, for limiters: "limited" (429) lowers them, "error" counts for breakers.
             retry_after: Seconds for which the other side asks to be left alone.

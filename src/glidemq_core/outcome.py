@@ -15,6 +15,7 @@ from . import _codec
 from ._units import to_ms
 from .errors import (
     BudgetExceeded,
+    CostUnknown,
     GlideMQError,
     InvalidOption,
     JobTimeout,
@@ -147,10 +148,10 @@ def of_error(
 
     An error that says `retryable = False` (or is an UnrecoverableError) fails the job at once, as does the last
     attempt's. One that says `fallback = True` has the next attempt use the next of the job's fallbacks. A budget that is
-    exceeded fails the job at once; a limiter without room sends it back until there is.
+    exceeded, or can't tell, fails the job at once; a limiter without room sends it back until there is.
     """
     text = error_text(error, attempt)
-    if isinstance(error, BudgetExceeded):
+    if isinstance(error, BudgetExceeded | CostUnknown):
         return Failed("budget", text)
     if isinstance(error, Throttled):
         return Delayed("throttled", error.retry_after)

@@ -83,7 +83,13 @@ class Chat:
 
 
 def new_call(
-    job: RunningJob, route: Route, api: str, request: Mapping[str, Any], settings: MeterSettings
+    job: RunningJob,
+    route: Route,
+    api: str,
+    request: Mapping[str, Any],
+    settings: MeterSettings,
+    *,
+    has_answer: bool = True,
 ) -> MeteredCall:
     """A call that is about to be made."""
     return MeteredCall(
@@ -93,6 +99,7 @@ def new_call(
         request=request,
         settings=settings,
         attempt=job.attempt,
+        has_answer=has_answer,
     )
 
 

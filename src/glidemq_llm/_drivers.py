@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any, Final, TypeVar, cast
 
 from glidemq_core.context import RunningJob
-from glidemq_core.errors import BudgetExceeded, GlideMQError
+from glidemq_core.errors import BudgetExceeded, CostUnknown, GlideMQError
 from glidemq_llm._life_signs import note_reads_async
 from glidemq_llm.chunks import Piece
 from glidemq_llm.classify import ErrorCategory, classify_error
@@ -293,8 +293,11 @@ class AsyncDriver:
         """The place before the money is spent: what raises here sends nothing and books nothing."""
         call, job = self.call, self._job
         call.check()
-        if self.is_limited and not (call.may_shrink and await self._fits()):
-            await job.reserve(call.call_id, **call.reservation())
+        try:
+            if self.is_limited and not (call.may_shrink and await self._fits()):
+                await job.reserve(call.call_id, **call.reservation())
+        except CostUnknown as refusal:
+            raise call.refused(refusal) from None
         call.is_sent = True
         job.call_began()
 

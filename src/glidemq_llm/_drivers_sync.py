@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 from glidemq_core._threads import RunStopped
-from glidemq_core.errors import BudgetExceeded
+from glidemq_core.errors import BudgetExceeded, CostUnknown
 from glidemq_llm._drivers import DRAIN, feedback, mark, readable
 from glidemq_llm._life_signs import note_reads
 from glidemq_llm._stuck_reads import end_read
@@ -192,8 +192,11 @@ class SyncDriver:
         call = self.call
         call.check()
         self._job.check_stopped()
-        if self.is_limited and not (call.may_shrink and self._fits()):
-            self._job.reserve(call.call_id, **call.reservation())
+        try:
+            if self.is_limited and not (call.may_shrink and self._fits()):
+                self._job.reserve(call.call_id, **call.reservation())
+        except CostUnknown as refusal:
+            raise call.refused(refusal) from None
         call.is_sent = True
 
     def _fits(self) -> bool:

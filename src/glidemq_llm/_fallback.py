@@ -198,6 +198,8 @@ async def first_that_answers(
         return call, index, hops
     await _note(job, routes, [*earlier, *hops])
     _park_if_long(hops, last)
+    if last is not None and all(hop["category"] == str(ErrorCategory.BUDGET) for hop in hops):
+        raise last
     raise _exhausted(hops) from last
 
 

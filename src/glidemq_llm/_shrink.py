@@ -29,12 +29,17 @@ def output_that_fits(refusal: BudgetExceeded, output: int, *, weight: float, pri
         weight: What the budget counts for one of them.
         price: What one costs, in nano-units.
     """
-    per_token = {"total_tokens": weight, "tokens.output": 1.0, "cost.total": price}
+    per_token = {
+        "total_tokens": weight,
+        "tokens.output": 1.0,
+        "cost.total": price,
+        "cost.output": price,
+    }
     one = per_token.get(refusal.cap, 0.0)
     if one <= 0:
         return 0
     missing = refusal.asked - (refusal.limit - refusal.used - refusal.reserved)
-    if refusal.cap == "cost.total":
+    if refusal.cap.startswith("cost."):
         missing *= _NANO
     # The figures are rounded: what is refused once more has to become smaller all the same.
     return max(0, min(floor(output - int(missing) / one), output - 1))

@@ -17,6 +17,7 @@ from glidemq_core.context import RunningJob
 from glidemq_core.errors import (
     BudgetExceeded,
     ConnectionLost,
+    CostUnknown,
     InvalidOption,
     LeaseLost,
     PayloadTooLarge,
@@ -49,7 +50,14 @@ T = TypeVar("T")
 _REASON: Final = 1000
 _HOPS: Final = 50
 # Not for the model: they say what becomes of the job.
-_OURS: Final = (UnrecoverableError, BudgetExceeded, Throttled, LeaseLost, ConnectionLost)
+_OURS: Final = (
+    UnrecoverableError,
+    BudgetExceeded,
+    CostUnknown,
+    Throttled,
+    LeaseLost,
+    ConnectionLost,
+)
 
 
 def agent_handler(

@@ -116,6 +116,7 @@ def _info(
     category: ErrorCategory,
     *,
     retryable: bool | None = None,
+    fallback: bool | None = None,
     retry_after: float | None = None,
     billed: bool = False,
     in_stream: bool = False,
@@ -125,7 +126,7 @@ def _info(
     return ErrorInfo(
         category=category,
         retryable=category in RETRYABLE if retryable is None else retryable,
-        fallback=category in FALLBACK,
+        fallback=category in FALLBACK if fallback is None else fallback,
         retry_after=retry_after,
         billed=billed,
         in_stream=in_stream,
@@ -140,8 +141,9 @@ def _own_error(exc: core.GlideMQError) -> ErrorInfo:
             return _info(_C.BUDGET, code=exc.cap)
         case core.Throttled():
             return _info(_C.BUDGET, retryable=True, retry_after=exc.retry_after, code="throttled")
-        case own.UnpricedModel():
-            return _info(_C.BUDGET, code="unpriced")
+        case core.CostUnknown():
+            # Nothing was sent, and the next model may have a price.
+            return _info(_C.BUDGET, code="unpriced", fallback=isinstance(exc, own.UnpricedModel))
         case own.StreamInterrupted():
             return _info(_C.STREAM_INTERRUPTED, billed=True, in_stream=True)
         case own.StreamFailed() | own.AnswerUnreadable():

@@ -8,7 +8,8 @@
     │   ├── AnswerUnreadable   an answer or an event of one is not in the provider's format
     │   └── FallbacksExhausted every entry of the fallback list failed
     ├── TurnsExceeded          an agent was asked as often as allowed, and has no answer yet
-    └── UnpricedModel          no price is known and the policy is to refuse
+    └── CostUnknown            (of the core: a budget caps money, and a call's cost is not known)
+        └── UnpricedModel      no price is known for its model
 
 An error with `retryable = False` fails its job at once.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from glidemq_core.errors import GlideMQError
+from glidemq_core.errors import CostUnknown, GlideMQError
 
 
 class ProviderError(GlideMQError):
@@ -161,27 +162,29 @@ class TurnsExceeded(GlideMQError):
         )
 
 
-class UnpricedModel(GlideMQError):
-    """No price is known for a model and `on_unpriced="deny"`; nothing was sent.
+class UnpricedModel(CostUnknown):
+    """No price is known for a model, and a budget caps money or the policy is "deny"; nothing was sent.
 
     Attributes:
         model, provider: Who was to be asked.
-        categories: The categories that lack a price, where the model itself is known.
+        budget, cap: The budget that needs a price, and its cap; None if it is the policy alone.
     """
 
-    retryable = False
-
     def __init__(
-        self, model: str | None, *, provider: str | None = None, categories: Sequence[str] = ()
+        self,
+        model: str | None,
+        *,
+        provider: str | None = None,
+        budget: str | None = None,
+        cap: str | None = None,
     ) -> None:
         self.model = model
         self.provider = provider
-        self.categories = tuple(categories)
-        what = (
-            f"{', '.join(self.categories)} of model {model!r}"
-            if self.categories
-            else f"model {model!r}"
-        )
-        super().__init__(
-            f"no price is known for {what}; add it to Pricing(overrides=...) or set on_unpriced='allow'"
+        self.budget = budget
+        self.cap = cap
+        why = f", and budget {budget!r} caps {cap}" if budget is not None else ""
+        GlideMQError.__init__(
+            self,
+            f"no price is known for model {model!r} of {provider or 'an unknown provider'}{why}; give it one in "
+            "Pricing(overrides=...), or allow such calls with on_unpriced='allow'",
         )

@@ -223,7 +223,7 @@ class _Embeddings:
     ) -> list[Sequence[float]]:
         module = route.backend.module
         request = {**params, "model": route.model, "input": batch}
-        hop.call = new_call(job, route, module.CHAT_API, request, self.settings)
+        hop.call = new_call(job, route, module.CHAT_API, request, self.settings, has_answer=False)
         driver = AsyncDriver(job, hop.call)
         answer = await driver.whole(
             lambda: module.send_embeddings(route.backend.client, request), lambda answer: answer

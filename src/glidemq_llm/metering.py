@@ -11,20 +11,26 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Final
 
 from glidemq_core._codec import sound_text
-from glidemq_core.errors import BudgetExceeded
+from glidemq_core.errors import BudgetExceeded, CostUnknown
 from glidemq_core.throttle import Throttle
 from glidemq_llm import _together
 from glidemq_llm._answers import failure_of, is_empty, read_answer
+from glidemq_llm._money import cost_of, costs_to_hold
 from glidemq_llm._read import fields, text
 from glidemq_llm._request import choices, thinking_budget
 from glidemq_llm._shrink import limited_to, output_that_fits
 from glidemq_llm.chunks import ChunkType, Finish, FinishReason, Piece
 from glidemq_llm.classify import classify_error
-from glidemq_llm.errors import AnswerUnreadable, StreamFailed, StreamInterrupted, StreamStalled
+from glidemq_llm.errors import (
+    AnswerUnreadable,
+    StreamFailed,
+    StreamInterrupted,
+    StreamStalled,
+    UnpricedModel,
+)
 from glidemq_llm.limits import headers_of, parse_rate_limits, remaining_now
 from glidemq_llm.pricing import Cost
 from glidemq_llm.settings import MeterSettings
@@ -33,16 +39,6 @@ from glidemq_llm.translators import Translator, translator
 from glidemq_llm.usage import Usage, UsageAccumulator
 
 logger = logging.getLogger("glidemq_llm")
-
-
-@cache  # once for each model
-def _tell_unpriced(provider: str, model: str) -> None:
-    logger.warning(
-        "no price is known for %s/%s: no cap on money holds its calls (install glidemq-llm[prices], give "
-        "Pricing overrides, or refuse such calls with on_unpriced='deny')",
-        provider,
-        model,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +58,7 @@ class MeteredCall:
         call_id: job/run/n.
         api: Whose events these are (see `translators.translator`).
         request: The arguments of the SDK's call.
+        has_answer: Whether it yields tokens; vectors are none.
     """
 
     def __init__(
@@ -73,6 +70,7 @@ class MeteredCall:
         request: Mapping[str, Any],
         settings: MeterSettings,
         attempt: int = 1,
+        has_answer: bool = True,
     ) -> None:
         self.call_id = call_id
         self.provider = provider
@@ -85,6 +83,7 @@ class MeteredCall:
         self.has_company = False
         self._failure: Piece | None = None
         self._attempt = attempt
+        self._has_answer = has_answer
         # There an index tells alternative answers apart, elsewhere the parts of one.
         self._has_choices = api in ("openai.chat", "gemini")
         self._request = request
@@ -195,14 +194,17 @@ class MeteredCall:
     def _amounts(self, input: int, output: int) -> dict[str, Any]:
         tokens = {"input": input, "output": output}
         usage = Usage(tokens=tokens, model=self.model, provider=self.provider)
-        cost = self.settings.pricing.quote(usage)
-        if cost is None:
-            _tell_unpriced(self.provider, self.model)
         return {
             "tokens": tokens,
-            "costs": {"total": cost.total} if cost is not None else None,
+            "costs": costs_to_hold(self.settings.pricing, usage),
             "timeout": self.settings.call_timeout,
         }
+
+    def refused(self, refusal: CostUnknown) -> UnpricedModel:
+        """The error of a call whose price a budget needs, and nobody knows."""
+        return UnpricedModel(
+            self.model, provider=self.provider, budget=refusal.budget, cap=refusal.cap
+        )
 
     def feed(self, event: object) -> list[Piece]:
         """Take in one event of a stream; answers what it adds to the job's stream."""
@@ -326,11 +328,7 @@ class MeteredCall:
             usage = self._estimated(usage)
         if usage.model is None:  # Bedrock and Cohere do not say who answered
             usage = replace(usage, requested_model=self.model or None)
-        cost = (
-            self.settings.pricing.cost(usage)
-            if usage.tokens or usage.provider_cost is not None
-            else None
-        )
+        cost = cost_of(self.settings.pricing, usage, asked=self.model)
         report = (
             self._report(usage, cost)
             if self.settings.report and (usage.tokens or was_billed)
@@ -377,13 +375,14 @@ class MeteredCall:
         """What the call is expected to use, from its request."""
         if self._expected is None:
             settings = self.settings
-            self._expected = estimate_tokens(
+            found = estimate_tokens(
                 self._request,
                 provider=self.provider,
                 corrections=settings.learned,
                 expected_output=settings.learned.usual_output(self.model),
                 default_output=settings.default_output,
             )
+            self._expected = found if self._has_answer else replace(found, output_max=0)
         return self._expected
 
     def _learn(self, usage: Usage) -> None:

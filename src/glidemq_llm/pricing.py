@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from glidemq_core._units import from_nano, to_nano
 from glidemq_core.errors import InvalidOption
@@ -19,7 +19,8 @@ from glidemq_llm.categories import is_input, price_fallback
 from glidemq_llm.errors import UnpricedModel
 from glidemq_llm.usage import Usage
 
-OnUnpriced = Literal["allow", "deny"] | Callable[[Usage], Number | None]
+_Policy = Literal["allow", "deny", "deny_capped"]
+OnUnpriced = _Policy | Callable[[Usage], Number | None]
 
 _MILLION = 10**6
 _HALF = Decimal("0.5")
@@ -70,9 +71,11 @@ class Pricing:
             Categories without a price of their own use that of their fallback (`cached_input` that
             of `input`, `reasoning` that of `output`). Counts such as "web_search_requests" are
             priced apiece, "requests" is the price of the call itself.
-        on_unpriced: What to do about an unknown price: "allow" the call (its cost is None), "deny"
-            it (`quote` raises before anything is sent), or a function that is given the usage and
-            returns US dollars or None.
+        on_unpriced: What to do about a call whose price is not known before it is sent.
+            "deny_capped": refuse it where a budget caps money; elsewhere its cost is None. "allow":
+            send it all the same, past caps on money: they count it only if its vendor states a
+            cost. "deny": refuse it (`quote` raises). Or a function that is given the usage and
+            returns US dollars, or None as for "deny_capped".
         litellm_prices: A file in the form of LiteLLM's price table, instead of the one inside an
             installed litellm.
 
@@ -84,15 +87,16 @@ class Pricing:
         self,
         overrides: Mapping[str, Mapping[str, Number]] | None = None,
         *,
-        on_unpriced: OnUnpriced = "allow",
+        on_unpriced: OnUnpriced = "deny_capped",
         litellm_prices: Path | str | None = None,
     ) -> None:
         self.overrides = dict(overrides or {})
         for model, prices in self.overrides.items():
             for name, price in prices.items():
                 to_nano(price, f"overrides[{model!r}][{name!r}]")
-        if on_unpriced not in ("allow", "deny") and not callable(on_unpriced):
-            raise InvalidOption("on_unpriced", on_unpriced, "not 'allow', 'deny' or a function")
+        if on_unpriced not in get_args(_Policy) and not callable(on_unpriced):
+            words = ", ".join(map(repr, get_args(_Policy)))
+            raise InvalidOption("on_unpriced", on_unpriced, f"not {words} or a function")
         self.on_unpriced = on_unpriced
         self.litellm_prices = Path(litellm_prices) if litellm_prices is not None else None
 
@@ -163,11 +167,14 @@ class Pricing:
         for card in self._cards(question):
             rates = {category: _rate(card.tokens, category) for category in tokens}
             known = {category: rate for category, rate in rates.items() if rate is not None}
-            if len(known) < len(rates) or not (card.tokens or card.pieces):
+            # Embeddings have no answer, and no price for one.
+            lacks_one = any(n and category not in known for category, n in tokens.items())
+            if lacks_one or not (card.tokens or card.pieces):
                 continue
             halved = _HALF if question.tier == "batch" and not card.is_tiered else 1
             amounts = {
-                category: known[category] * n * halved / _MILLION for category, n in tokens.items()
+                category: rate * tokens[category] * halved / _MILLION
+                for category, rate in known.items()
             }
             for name, count in counts.items():
                 apiece = card.pieces.get(name)

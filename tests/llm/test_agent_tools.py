@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from glidemq_core import UnrecoverableError, current_job
-from glidemq_core.errors import InvalidOption
+from glidemq_core.errors import CostUnknown, InvalidOption
 from glidemq_llm import Tool, agent_handler, wrap
 from tests.harness.agents import ASK, add, calls, results, says, told
 
@@ -142,6 +142,17 @@ async def test_what_a_tool_raises_is_told_and_its_siblings_go_on(
     assert told(provider, model)[1] == ["ConnectionError: the shop is closed", "2"]
     assert ended.job.result["text"] == "sorry"
     assert ("fails", "ConnectionError: the shop is closed", True) in results(ended)
+
+
+async def test_tool_whose_call_no_budget_can_hold_ends_its_agent(clients, model, name, plan, run):
+    plan(calls(("asks", {})), says("never mind"))
+
+    def asks() -> None:
+        raise CostUnknown("b", cap="cost.total")
+
+    ended = await run(agent_handler(clients, [asks]), {"model": name, "messages": ASK})
+
+    assert (ended.job.state, ended.job.reason) == ("failed", "budget")
 
 
 @pytest.mark.parametrize("result", [object(), "x" * 200_001, float("nan")])

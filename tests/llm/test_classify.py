@@ -535,6 +535,16 @@ def test_refused_requests_are_free_and_answered_ones_are_not():
     assert classify_error(rejected).billed
 
 
+def test_next_model_may_have_a_price_but_a_call_made_by_hand_has_none():
+    by_model = classify_error(UnpricedModel("m", budget="b", cap="cost.total"))
+    by_hand = classify_error(core.CostUnknown("b", cap="cost.total"))
+
+    assert (by_model.retryable, by_model.fallback) == (False, True)
+    assert (by_hand.retryable, by_hand.fallback) == (False, False)
+    assert by_model.code == by_hand.code == "unpriced"
+    assert by_hand.category == "budget"
+
+
 def test_our_own_waits_are_retried_but_not_spent_money():
     throttled = classify_error(core.Throttled("openai", retry_after=1))
     spent = classify_error(

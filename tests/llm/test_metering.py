@@ -449,15 +449,19 @@ def test_cut_answers_and_calls_without_usage_teach_nothing_of_length():
     assert learned.usual_output("m") is None
 
 
-def test_money_cap_that_a_model_without_a_price_escapes_is_warned_of_once(caplog):
-    request = {**ASK, "model": "model-that-no-table-has"}
+@pytest.mark.parametrize(
+    ("policy", "fate"),
+    [("deny_capped", "refuse"), ("allow", "don't hold"), (lambda _: None, "refuse")],
+)
+def test_model_without_a_price_is_warned_of_once(caplog, policy, fate):
+    model = f"model-that-no-table-has-{policy}"
 
     for _ in range(2):
-        new_call(request=request, pricing=Pricing()).reservation()
+        new_call(request={**ASK, "model": model}, pricing=Pricing(on_unpriced=policy)).reservation()
         new_call().reservation()
 
     (warning,) = caplog.records
     assert warning.levelname == "WARNING"
     assert warning.getMessage().startswith(
-        "no price is known for openai/model-that-no-table-has: no cap on money holds its calls"
+        f"no price is known for openai/{model}: caps on money {fate} its calls"
     )

@@ -118,11 +118,12 @@ async def test_stream_helper_of_anthropic(provider, model, run, open_budget):
     ("caps", "at_most"),
     [
         ({"max_total_cost": "0.0020"}, 200),
+        ({"max_costs": {"output": "0.0020"}}, 200),
         ({"max_tokens": {"output": 150}}, 150),
         ({"max_total_tokens": 900, "token_weights": {"output": 4.5}}, 200),
         ({"max_total_tokens": 300, "on_exceeded": "pause"}, 300),
     ],
-    ids=["money", "category", "weighted", "pausing"],
+    ids=["money", "kind of money", "category", "weighted", "pausing"],
 )
 async def test_every_kind_of_cap(provider, model, run, open_budget, caps, at_most):
     api = OpenAIChat()
@@ -182,6 +183,7 @@ def test_how_much_fits():
     assert output_that_fits(refusal("total_tokens", 500), 400, weight=1, price=0) == 100
     assert output_that_fits(refusal("total_tokens", 900), 400, weight=2, price=0) == 50
     assert output_that_fits(refusal("cost.total", 500), 40, weight=1, price=10.5) == 11
+    assert output_that_fits(refusal("cost.output", 500), 40, weight=1, price=10.5) == 11
     # Refused though it seems to fit: it has to become smaller, or it would be asked for ever.
     assert output_that_fits(refusal("total_tokens", 200), 100, weight=1, price=0) == 99
     assert output_that_fits(refusal("tokens.input", 500), 400, weight=1, price=0) == 0

@@ -246,6 +246,13 @@ def test_unknown_is_none_and_never_zero(usage):
     assert Pricing().cost(usage) is None
 
 
+def test_kind_of_token_that_was_not_used_needs_no_price():
+    pricing = Pricing(overrides={"m": {"input": 1}})
+
+    assert pricing.cost(used("m", tokens={"input": 10**6, "output": 0})).total == 1
+    assert pricing.cost(used("m", tokens={"input": 10**6, "output": 1})) is None
+
+
 def test_requested_model_is_priced_if_the_answer_names_none():
     usage = Usage(tokens={"input": 10**6}, requested_model="own-model")
 
@@ -364,7 +371,7 @@ def test_money_is_exact_at_the_edge():
     ("wrong", "field"),
     [
         ({"on_unpriced": "Deny"}, "on_unpriced"),
-        ({"on_unpriced": None}, "on_unpriced"),
+        ({"on_unpriced": None}, "on_unpriced.*'allow', 'deny', 'deny_capped' or a function"),
         ({"overrides": {"m": {"input": -1}}}, r"overrides\['m'\]\['input'\]"),
         ({"overrides": {"m": {"input": "nan"}}}, "overrides"),
         ({"overrides": {"m": {"input": "a dollar"}}}, "overrides"),

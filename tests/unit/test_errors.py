@@ -26,6 +26,7 @@ EXAMPLES = [
     errors.JobTimeout("a", limit=1.5, kind="idle_timeout"),
     errors.SignalTimeout("a", name="x"),
     errors.BudgetExceeded("b", cap="c", limit=5, used=1, reserved=2, asked=3),
+    errors.CostUnknown("b", cap="cost.total"),
     errors.Throttled("x", retry_after=1.5),
     errors.StreamGap("a", after="1-1", first="2-1"),
 ]

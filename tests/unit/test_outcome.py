@@ -8,6 +8,7 @@ import pytest
 from glidemq_core import outcome as outcomes
 from glidemq_core.errors import (
     BudgetExceeded,
+    CostUnknown,
     JobTimeout,
     ParkIgnored,
     Throttled,
@@ -116,6 +117,13 @@ def test_exceeded_budget_fails_and_a_full_limiter_sends_back():
     assert isinstance(failed, Failed)
     assert failed.reason == "budget"
     assert sent_back == Delayed("throttled", 7)
+
+
+def test_budget_that_can_not_tell_fails_the_job_as_one_that_is_exceeded():
+    failed = _of_error(CostUnknown("b", cap="cost.total"), attempts=9)
+
+    assert isinstance(failed, Failed)
+    assert failed.reason == "budget"
 
 
 def test_error_of_a_model_moves_on_to_the_next_fallback_and_stays_at_the_last():

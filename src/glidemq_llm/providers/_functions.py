@@ -33,7 +33,7 @@ class Meter:
         api: Whose answers they give (see `translators.translator`).
         change: Changes the named arguments inside a job, for example to switch the SDK's retries off.
         read: Finds an answer's body in what the function returns.
-        is_text: Whether the answer belongs into the job's stream.
+        is_text: Whether it answers by text, which belongs into the job's stream, and not by vectors.
     """
 
     wrapping: Wrapping
@@ -60,7 +60,7 @@ class Meter:
 
     @property
     def _hook(self) -> Hook:
-        return Hook(path="", method="", api=self.api, is_text=self.is_text)
+        return Hook(path="", method="", api=self.api, is_text=self.is_text, has_answer=self.is_text)
 
 
 def request_of(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,7 @@ class Wrapping:
             request=request,
             settings=settings,
             attempt=job.attempt,
+            has_answer=hook.has_answer,
         )
 
 
@@ -117,6 +118,7 @@ class Hook:
         prepare: Changes the arguments before the call; answers them and a test for events that the caller is not to
             see.
         is_text: Whether what it answers belongs into the job's stream; vectors do not.
+        has_answer: Whether it answers by tokens at all.
     """
 
     path: str
@@ -124,6 +126,7 @@ class Hook:
     api: str
     prepare: Callable[[dict[str, Any]], Arguments] = as_they_are
     is_text: bool = True
+    has_answer: bool = True
 
 
 def resource(client: Any, path: str) -> Any:

@@ -26,20 +26,20 @@ CHAT_API = "openai.chat"
 RESPONSES_API = "openai.responses"
 
 
-def _hook(method: str, api: str, *, is_text: bool = False) -> Hook:
-    return Hook(path="", method=method, api=api, is_text=is_text)
+def _hook(method: str, api: str, *, is_text: bool = False, has_answer: bool = True) -> Hook:
+    return Hook(path="", method=method, api=api, is_text=is_text, has_answer=has_answer)
 
 
 _PLACED = {  # the names of its first arguments, where it does not say
     _hook("completion", CHAT_API, is_text=True): ["model", "messages"],
     _hook("text_completion", CHAT_API, is_text=True): ["prompt", "model"],
-    _hook("embedding", CHAT_API): ["model", "input"],
+    _hook("embedding", CHAT_API, has_answer=False): ["model", "input"],
     _hook("responses", RESPONSES_API, is_text=True): ["input", "model"],
     _hook("compact_responses", RESPONSES_API): ["input", "model"],
     _hook("image_generation", "openai.media"): ["prompt", "model"],
     _hook("image_edit", "openai.media"): ["image", "prompt", "model"],
     _hook("transcription", "openai.media"): ["model", "file"],
-    _hook("rerank", CHAT_API): ["model", "query", "documents"],
+    _hook("rerank", CHAT_API, has_answer=False): ["model", "query", "documents"],
 }
 # What is paid for and not metered, and whether it is async.
 _SYNC_PAID = """

@@ -183,7 +183,7 @@ _HOOKS = (
     Hook(path="responses", method="compact", api="openai.responses", is_text=False),
     Hook(path="beta.responses", method="create", api="openai.responses"),
     Hook(path="beta.responses", method="compact", api="openai.responses", is_text=False),
-    Hook(path="embeddings", method="create", api=_CHAT, is_text=False),
+    Hook(path="embeddings", method="create", api=_CHAT, is_text=False, has_answer=False),
     *(
         Hook(path=path, method=method, api="openai.media", is_text=False)
         for path, method in (
