@@ -63,8 +63,8 @@ async def main() -> None:
         print("acme:", await report(queue, "acme"))
         print("ohm:", await report(queue, "ohm"))
 
-        await ledger.update_budget("acme", monthly("0.50"))
         parked = [job.id for job in await queue.jobs("delayed")]
+        await ledger.update_budget("acme", monthly("0.50"))
         await asyncio.gather(*(queue.result(id, timeout=30) for id in parked))
         print("acme pays:", await report(queue, "acme"))
 
