@@ -23,6 +23,7 @@ READS = frozenset(
         "HKEYS",
         "HLEN",
         "HMGET",
+        "HSTRLEN",
         "LINDEX",
         "LLEN",
         "LRANGE",
