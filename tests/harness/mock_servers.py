@@ -1,6 +1,6 @@
-"""Mock providers that others have written, as processes on loopback: llmock (Python) and aimock (Node).
+"""Mock providers that others have written, as processes on loopback: llmock (Python), aimock and mock-llm (Node).
 
-Both are told, per model, how the next calls go, and say what they were asked.
+All are told, per model, how the next calls go, and say what they were asked.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +40,9 @@ class MockServer:
     name = ""
     port = 0
 
+    def __init__(self) -> None:
+        self.log = Path(tempfile.gettempdir()) / f"mock-{uuid.uuid4().hex}.log"  # what it prints
+
     @property
     def url(self) -> str:
         """Its address."""
@@ -50,7 +55,7 @@ class MockServer:
 
     @classmethod
     def command(cls) -> list[str] | None:
-        """What starts it, without the port; None where it is not installed."""
+        """What starts it, with {port} for the port, if it is not told by $PORT; None where it is not installed."""
         raise NotImplementedError
 
     def plan(
@@ -63,8 +68,8 @@ class MockServer:
         """
         raise NotImplementedError
 
-    def requests(self, model: str) -> list[dict[str, Any]]:
-        """The calls of a model that arrived, oldest first."""
+    def calls(self, model: str) -> int:
+        """How many calls of a model have arrived."""
         raise NotImplementedError
 
     def faults(self, model: str) -> list[str]:
@@ -87,14 +92,16 @@ class MockServer:
         assert command is not None
         for _ in range(5):
             self.port = free_port()
-            self._process = subprocess.Popen(
-                [*command, "-p", str(self.port)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": ""},
-                start_new_session=True,
-            )
+            address = {"HOST": "127.0.0.1", "PORT": str(self.port)}
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [part.format(port=self.port) for part in command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": "", **address},
+                    start_new_session=True,
+                )
             watch(self._process.pid)
             wait_until(lambda: self._has_ended or self._listens, 30, f"{self.name} listens")
             if not self._has_ended:
@@ -106,6 +113,7 @@ class MockServer:
         self._process.kill()
         self._process.wait()
         unwatch(self._process.pid)
+        self.log.unlink()
 
     @property
     def _has_ended(self) -> bool:
@@ -130,7 +138,11 @@ class LLMock(MockServer):
     def command(cls) -> list[str] | None:
         found = (path / "bin" / "llmock" for path in _ENVIRONMENTS)
         program = next((path for path in found if path.exists()), None)
-        return None if program is None else [str(program), "serve", "--log-level", "error"]
+        return (
+            None
+            if program is None
+            else [str(program), "serve", "--log-level", "error", "-p", "{port}"]
+        )
 
     def plan(
         self, model: str, *steps: str, usage: Mapping[str, int] | None = None, tools: bool = False
@@ -141,13 +153,15 @@ class LLMock(MockServer):
             behaviour["match"] = {"model": model}
         self.ask("POST", "/_llmock/scenario", {"behaviors": behaviours})
 
-    def requests(self, model: str) -> list[dict[str, Any]]:
-        return [
-            one for one in self.ask("GET", "/_llmock/requests")["requests"] if one["model"] == model
-        ]
+    def calls(self, model: str) -> int:
+        return len(self._requests(model))
+
+    def _requests(self, model: str) -> set[int]:
+        found = self.ask("GET", "/_llmock/requests")["requests"]
+        return {one["seq"] for one in found if one["model"] == model}
 
     def faults(self, model: str) -> list[str]:
-        own = {one["seq"] for one in self.requests(model)}
+        own = self._requests(model)
         findings = self.ask("GET", "/_llmock/verdict")["findings"]
         return [
             one["code"]
@@ -174,13 +188,16 @@ class AIMock(MockServer):
 
     @classmethod
     def command(cls) -> list[str] | None:
-        node = shutil.which("node")
-        inside = Path("node_modules", "@copilotkit", "aimock", "dist", "cli.js")
-        found = (path / inside for path in _ENVIRONMENTS)
-        program = next((path for path in found if path.exists()), None)
-        if node is None or program is None:
-            return None
-        return [node, str(program), "--log-level", "silent", "-f", str(_NO_FIXTURES)]
+        started = _node("@copilotkit/aimock/dist/cli.js")
+        return started and [
+            *started,
+            "--log-level",
+            "silent",
+            "-f",
+            str(_NO_FIXTURES),
+            "-p",
+            "{port}",
+        ]
 
     def plan(
         self, model: str, *steps: str, usage: Mapping[str, int] | None = None, tools: bool = False
@@ -195,12 +212,11 @@ class AIMock(MockServer):
         fixtures.append({"match": {"model": model}, **_aimock_step("answer", answer)})
         self.ask("POST", "/__aimock/fixtures", {"fixtures": fixtures})
 
-    def requests(self, model: str) -> list[dict[str, Any]]:
-        return [
-            one
+    def calls(self, model: str) -> int:
+        return sum(
+            model in one["path"] or (one["body"] or {}).get("model") == model
             for one in self.ask("GET", "/__aimock/journal")
-            if model in one["path"] or (one["body"] or {}).get("model") == model
-        ]
+        )
 
 
 def _aimock_step(step: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -242,3 +258,64 @@ _AIMOCK_FAULTS = {
     "malformed": {"chaos": {"malformedRate": 1}},
 }
 _NO_FIXTURES = Path(__file__).with_name("aimock.json")
+
+
+class MockLLM(MockServer):
+    """npm `@dwmkerr/mock-llm`: what it is told is an error it sends as the event of a stream, under status 200.
+
+    It streams answers in the format of OpenAI's chats alone, and sends any error at any path. One model at a time.
+    """
+
+    name = "mock-llm"
+
+    @classmethod
+    def command(cls) -> list[str] | None:
+        return _node("@dwmkerr/mock-llm/dist/main.js")
+
+    def plan(
+        self, model: str, *steps: str, usage: Mapping[str, int] | None = None, tools: bool = False
+    ) -> None:
+        choice = {"index": 0, "message": {"role": "assistant", "content": TEXT}}
+        answer = {"id": "x", "object": "chat.completion", "created": 1, "model": model}
+        answer |= {"choices": [{**choice, "finish_reason": "stop"}], "usage": usage}
+        rules = [{"path": ".", "response": {"status": 200, "content": json.dumps(answer)}}]
+        rules += [
+            {"path": ".", "sequence": at, "response": {"status": 200, "content": _OVERLOADED}}
+            for at, step in enumerate(steps)
+            if step == "overload"
+        ]
+        for rule in rules:
+            rule["match"] = f"body.model=='{model}' || contains(path, '{model}')"
+        self.ask("DELETE", "/config")  # or it would go on counting
+        self.ask(
+            "POST", "/config", {"streaming": {"chunkSize": 4, "chunkIntervalMs": 1}, "rules": rules}
+        )
+        self._before = self._posts()
+
+    def calls(self, model: str) -> int:
+        return self._posts() - self._before
+
+    def _posts(self) -> int:
+        return sum(line.startswith("POST ") for line in self.log.read_text().splitlines())
+
+
+# As OpenAI and Google say it: each reads its own words. Google's SDK wants the error first.
+_OVERLOADED = json.dumps(
+    {
+        "error": {
+            "message": "Overloaded",
+            "type": "overloaded_error",
+            "code": 503,
+            "status": "UNAVAILABLE",
+        },
+        "type": "error",
+    }
+)
+
+
+def _node(script: str) -> list[str] | None:
+    """What runs a script of an npm package; None where Node or the package is missing."""
+    node = shutil.which("node")
+    found = (path / "node_modules" / script for path in _ENVIRONMENTS)
+    program = next((path for path in found if path.exists()), None)
+    return None if node is None or program is None else [node, str(program)]

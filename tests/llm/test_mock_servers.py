@@ -1,8 +1,8 @@
 """Every adapter against providers that others have written, inside of real jobs with a budget: how the job ends, what its
 reader keeps, what is booked, and how many calls the server has seen.
 
-What a server lacks is in `_LACKS`, with the reason. None of them sends an error event in mid-stream: that, and everything
-else for all APIs, the project's own fake provider does (test_wrap_life.py, test_wrap_vendors.py).
+What a server lacks is in `_LACKS`, with the reason; the project's own fake provider does everything for all APIs
+(test_wrap_life.py, test_wrap_vendors.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.harness.llm_clients import (
     OpenAIResponses,
     asking,
 )
-from tests.harness.mock_servers import TEXT, AIMock, LLMock, MockServer
+from tests.harness.mock_servers import TEXT, AIMock, LLMock, MockLLM, MockServer
 
 # Some of these SDKs leave their connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -62,9 +62,13 @@ _LACKS: dict[tuple[object, str], str] = {
     (Cohere, "malformed"): "the SDK leaves out events that it can't read, and only logs it",
 }
 # Without usage, or with zeros for it: what is booked is an estimate, and says so. (In a stream, in one piece.)
-_UNSTATED = {(LLMock, Mistral, True), (AIMock, Ollama, True), (AIMock, Ollama, False)}
+_UNSTATED = {
+    *((LLMock, Mistral, True), (MockLLM, OpenAIChat, True)),
+    *((AIMock, Ollama, True), (AIMock, Ollama, False)),
+}
 # botocore refuses how aimock begins a block of text in a stream; tool calls are as they should be.
 _TOOLS_ONLY = {(AIMock, Bedrock)}
+_HAS_LITELLM = importlib.util.find_spec("litellm") is not None
 
 
 def _pair(server: type[MockServer], kind: type[Api], *marks: pytest.MarkDecorator):
@@ -77,9 +81,17 @@ PAIRS = [
     *(
         _pair(server, LiteLLM, pytest.mark.filterwarnings("ignore"))
         for server in (LLMock, AIMock)
-        if importlib.util.find_spec("litellm")
+        if _HAS_LITELLM
     ),
 ]
+
+
+# An error as the event of a stream is mock-llm's alone. What it streams else is OpenAI's chats.
+EVENTS = [
+    _pair(MockLLM, OpenAIChat, pytest.mark.vendors),
+    *([_pair(MockLLM, LiteLLM, pytest.mark.filterwarnings("ignore"))] if _HAS_LITELLM else ()),
+]
+OTHER_EVENTS = [_pair(MockLLM, kind, pytest.mark.vendors) for kind in (OpenAIResponses, Gemini)]
 
 
 class Spent(NamedTuple):
@@ -185,7 +197,7 @@ def spend(spend, pair, mock, model, clients):
             status="missing" if is_unstated else "complete",
             job=ended.job,
             chunks=ended.chunks,
-            calls=len(await asyncio.to_thread(mock.requests, model)),
+            calls=await asyncio.to_thread(mock.calls, model),
             faults=await asyncio.to_thread(mock.faults, model),
         )
 
@@ -243,6 +255,28 @@ async def test_overload_under_status_200_is_asked_for_again(plan, spend, is_stre
     # Not what a handler says that finds no text in an answer.
     assert ended.job.errors[0].error_class not in ("TypeError", "KeyError", "AttributeError")
     assert ended.faults == []
+
+
+@pytest.mark.parametrize("pair", EVENTS, indirect=True)
+async def test_overload_as_an_event_of_a_stream_is_asked_for_again(plan, spend):
+    plan("overload", "overload")
+
+    ended = await spend(attempts=3)
+
+    assert ended.is_answered
+    assert ended.job.attempt == ended.calls == 3
+    assert all("Overloaded" in error.message for error in ended.job.errors)
+
+
+@pytest.mark.parametrize("pair", OTHER_EVENTS, indirect=True)
+async def test_overload_as_an_event_of_a_stream_is_told_by_its_name(plan, spend):
+    plan("overload", "overload")
+
+    ended = await spend(attempts=2)
+
+    assert (ended.job.state, ended.job.reason) == ("failed", "error")
+    assert ended.job.attempt == ended.calls == 2
+    assert all("Overloaded" in error.message for error in ended.job.errors)
 
 
 @pytest.mark.parametrize("status", ["400", "401"])
