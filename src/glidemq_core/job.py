@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from ._codec import loads
 from ._units import from_nano, instant
@@ -21,16 +21,7 @@ State: TypeAlias = Literal[
     "failed",
     "cancelled",
 ]
-STATES: Final[tuple[State, ...]] = (
-    "waiting",
-    "delayed",
-    "active",
-    "waiting_children",
-    "suspended",
-    "completed",
-    "failed",
-    "cancelled",
-)
+STATES: Final[tuple[State, ...]] = get_args(State)
 _REASONS: Final = {"delayed": "why", "suspended": "wait_reason"}
 TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 
