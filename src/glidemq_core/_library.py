@@ -99,7 +99,7 @@ def bundle(kind: Kind = "release", directory: Path | None = None) -> Library:
 
     Args:
         kind: "test" puts a shim in front: a call's `fail_after` makes it break after its n-th write, its `clock_ms`
-            shifts the clock.
+            is the time.
     """
     root = directory or lua_directory()
     protocol, revision = (int(part) for part in (root / "VERSION").read_text().strip().split("."))
@@ -214,7 +214,7 @@ WRITES: Final = frozenset(_WRITES.split())
 # The modules see this `redis` in place of the server's. While a library loads there is no `string`, no `ipairs`
 # and of `redis` only `register_function`: the global is another one later.
 _TEST_SHIM: Final = """\
-local writes, fail_after, clock_ms = 0, nil, 0
+local writes, fail_after, clock_ms = 0, nil, nil
 local function real_call(...) return redis.call(...) end
 local function real_error(text) return redis.error_reply(text) end
 local WRITES = {@writes@}
@@ -228,9 +228,8 @@ local redis = {
       writes = writes + 1
     end
     local reply = real_call(command, ...)
-    if command == 'TIME' and clock_ms ~= 0 then
-      local ms = tonumber(reply[1]) * 1000 + math.floor(tonumber(reply[2]) / 1000) + clock_ms
-      return { string.format('%.0f', math.floor(ms / 1000)), string.format('%.0f', (ms % 1000) * 1000) }
+    if command == 'TIME' and clock_ms then
+      return { string.format('%.0f', math.floor(clock_ms / 1000)), string.format('%.0f', (clock_ms % 1000) * 1000) }
     end
     return reply
   end,
@@ -238,5 +237,5 @@ local redis = {
 local function begin(args)
   local map = args[1] and cmsgpack.unpack(args[1])
   map = type(map) == 'table' and map or {}
-  writes, fail_after, clock_ms = 0, map.fail_after, map.clock_ms or 0
+  writes, fail_after, clock_ms = 0, map.fail_after, map.clock_ms
 end""".replace("@writes@", ", ".join(f"{name} = true" for name in sorted(WRITES)))

@@ -94,14 +94,15 @@ class TurnReply:
 class Engine:
     """One queue of one server.
 
-    `clock` is added to the server's time, in ms, in every call; `advance` moves it.
+    Its time stands still, so that no test depends on how fast it runs; `advance` moves it.
     """
 
     def __init__(self, server: Server, queue: str) -> None:
         self.server = server
         self.root = _keys.root_of(queue)
         self.is_cluster: bool = getattr(server, "is_cluster", False)
-        self.clock = 0
+        seconds, micros = server.cmd("TIME")
+        self.clock = int(seconds) * 1000 + int(micros) // 1000
         self._turns: dict[str, int] = {}
 
     def load(self) -> None:
@@ -136,8 +137,7 @@ class Engine:
 
     def now(self) -> int:
         """The queue's time in ms."""
-        seconds, micros = self.server.cmd("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000 + self.clock
+        return self.clock
 
     # -- adding and working ---------------------------------------------------------------------------------------
 

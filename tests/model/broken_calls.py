@@ -9,11 +9,11 @@ from typing import Any
 
 from tests.lua.engine import Claim, Engine, error_text, outcome, report, turn_args
 
-# The server's clock goes on beside the engine's: what is to lie ahead of a call is LATER, however slow the machine is.
+# What is to lie ahead of a call is LATER.
 LATER = 20_000
 LONG = 60_000
 _SOON = 1000
-_STEP = 1000  # with what the machine adds, less than the pause after which leases get time to be renewed
+_STEP = 1000  # less than the pause after which leases get time to be renewed
 
 
 @dataclass(frozen=True, slots=True)
