@@ -10,7 +10,7 @@ import pytest
 from glidemq_core import Budget
 from glidemq_core.ledger import Ledger, Reservation
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("aftermath")]
 
 CALLS = 200
 FITS = 37

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
-from typing import Any
 
 import pytest
 
@@ -13,9 +11,9 @@ from glidemq_core import Breaker, Budget, NewJob, Queue, Throttle, Worker
 from glidemq_core.ledger import Ledger
 from tests.harness.aftermath import Aftermath, Rate
 from tests.harness.money import INPUT, Admissions, behaviour, spender
-from tests.harness.processes import eventually
 from tests.harness.provider import Provider
 from tests.harness.servers import ValkeyServer
+from tests.harness.workers import until_count
 
 pytestmark = pytest.mark.faults
 
@@ -57,9 +55,9 @@ async def test_herd_behind_a_breaker_is_let_through_spaced_when_it_closes(
             failed = await ledger.reserve(f"x/1/{n}", limits={"p": limit})
             await failed.settle(outcome="error")
         assert (await ledger.limiter_state("p")).breaker == "open"
-        await eventually(lambda: are(queue, "active", 1), 30)
+        await until_count(queue, "active", 1, timeout=30)
         server.cmd("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await eventually(lambda: are(queue, "completed", JOBS), 200)
+        await until_count(queue, "completed", JOBS, timeout=200)
     slow = share_of_slow_calls(server)
 
     assert len(admissions.at) >= JOBS
@@ -67,8 +65,3 @@ async def test_herd_behind_a_breaker_is_let_through_spaced_when_it_closes(
     assert max(admissions.at) - min(admissions.at) < 100_000
     assert admissions.problems(per_minute=PER_MINUTE, burst=BURST, windows=(0.1, 0.5, 1, 2)) == []
     assert slow < 0.01
-
-
-async def are(queue: Queue, state: Any, at_least: int) -> bool:
-    await asyncio.sleep(0.1)
-    return (await queue.counts())[state] >= at_least

@@ -18,10 +18,9 @@ from glidemq_core.ledger import Ledger
 from glidemq_llm import MeterSettings, Pricing, chat_handler
 from tests.harness.aftermath import Aftermath, Rate
 from tests.harness.money import Admissions, behaviour, money_problems, spender
-from tests.harness.processes import eventually
 from tests.harness.provider import Behaviour, Provider, ProviderCall
 from tests.harness.servers import ValkeyServer
-from tests.harness.workers import Workers
+from tests.harness.workers import Workers, until_count
 
 QUESTION: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -66,10 +65,10 @@ async def test_jobs_parked_for_a_budget_do_not_come_back_as_a_herd(
     jobs = await queue.add_many([NewJob(name="j", budgets=["b"], attempts=1) for _ in range(200)])
 
     async with Worker(queue.name, spender(provider.port), connection=url, concurrency=50):
-        await eventually(lambda: counts(queue, "delayed", 200), 20)
+        await until_count(queue, "delayed", 200)
         # Room for 100 of the 200: no others are woken to be parked once more.
         await ledger.update_budget("b", Budget(max_total_tokens=1000, on_exceeded="pause"))
-        await eventually(lambda: counts(queue, "completed", 100), 20)
+        await until_count(queue, "completed", 100)
         await asyncio.sleep(1.2)  # a round of upkeep finds no room either
         snapshots = [await job.snapshot() for job in jobs]
 
@@ -77,10 +76,6 @@ async def test_jobs_parked_for_a_budget_do_not_come_back_as_a_herd(
     assert len(provider.calls()) == len(jobs) - len(runs) == 100
     assert sum(run > 1 for run in runs) <= 5
     assert await money_problems(ledger, ["b"], provider, queue, [job.id for job in jobs]) == []
-
-
-async def counts(queue: Queue, state: Any, at_least: int) -> bool:
-    return (await queue.counts())[state] >= at_least
 
 
 def admitted(calls: Iterable[ProviderCall], since: float, until: float) -> int:

@@ -11,8 +11,8 @@ import pytest
 
 from glidemq_core import Budget, NewJob, Queue, Worker
 from glidemq_core.ledger import Ledger
-from tests.harness.processes import eventually
 from tests.harness.servers import ValkeyServer
+from tests.harness.workers import until_count
 
 pytestmark = pytest.mark.faults
 
@@ -24,14 +24,6 @@ def function_calls(server: ValkeyServer) -> int:
     """The calls of the library so far."""
     stats = server.cmd("INFO", "commandstats").decode()
     return sum(int(count) for count in re.findall(r"cmdstat_fcall(?:_ro)?:calls=(\d+)", stats))
-
-
-async def count_of(queue: Queue, state: Any, wanted: int) -> None:
-    async def is_so() -> bool:
-        await asyncio.sleep(0.2)  # it costs calls
-        return (await queue.counts())[state] == wanted
-
-    await eventually(is_so, 90)
 
 
 @pytest.mark.timeout(200)
@@ -48,7 +40,7 @@ async def test_10_000_parked_jobs_cost_no_calls_while_they_wait_and_all_run_at_l
     ):
         await ledger.open_budget("b", Budget(max_total_tokens=0, on_exceeded="pause"))
         await queue.add_many([NewJob(name="j", budgets=["b"]) for _ in range(JOBS)])
-        await count_of(queue, "delayed", JOBS)
+        await until_count(queue, "delayed", JOBS, timeout=90)
 
         before, at = function_calls(server), time.monotonic()
         await asyncio.sleep(LOOK)
@@ -57,7 +49,7 @@ async def test_10_000_parked_jobs_cost_no_calls_while_they_wait_and_all_run_at_l
         # Two turns and a round of the ledger's upkeep in two seconds: as for one job, or none.
         assert calls / spent < 5
         await ledger.update_budget("b", Budget(max_total_tokens=JOBS, on_exceeded="pause"))
-        await count_of(queue, "completed", JOBS)
+        await until_count(queue, "completed", JOBS, timeout=90)
         state = await ledger.budget("b")
 
     assert state is not None

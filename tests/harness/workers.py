@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from glidemq_core import Queue
+from glidemq_core.job import State
 from tests.harness.processes import ROOT, eventually, is_frozen, wait_until
 from tests.harness.servers import ValkeyServer
 
@@ -189,6 +192,16 @@ async def until_started(server: ValkeyServer, queue: str, ids: Iterable[str]) ->
         return all(run is not None and run == started for run, started in facts)
 
     await eventually(all_known, what="the starts are known")
+
+
+async def until_count(queue: Queue, state: State, count: int, *, timeout: float = 20) -> None:
+    """Wait until so many jobs, or more, are in a state; each look is a call, so there are few."""
+
+    async def is_so() -> bool:
+        await asyncio.sleep(0.1)
+        return (await queue.counts())[state] >= count
+
+    await eventually(is_so, timeout, f"{count} {state}")
 
 
 async def until_lost(server: ValkeyServer, queue: str, id: str) -> None:
