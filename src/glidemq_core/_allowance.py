@@ -47,7 +47,7 @@ class Allowance:
         """Ask before something is begun (another agent, a long answer): is there room for it in all of the job's budgets?
 
         Args:
-            tokens: How many, or how many per category.
+            tokens: How many (they weigh as "input" does), or how many per category.
             costs: Amounts of money per name, "total" among them.
 
         Returns:

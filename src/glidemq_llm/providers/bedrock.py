@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,6 +52,7 @@ def _never(*_: object, **__: object) -> bool:
 
 
 def _inside(plain: Any, metered: Any, meter: Meter) -> Any:
+    @functools.wraps(plain)
     def method(*args: Any, **kwargs: Any) -> Any:
         return (plain if meter.on_thread() is None else metered)(*args, **kwargs)
 
