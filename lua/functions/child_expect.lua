@@ -36,7 +36,7 @@ end
 --- Send one child of a running parent off, and register it. Relaying an add twice adds one job.
 local function adopt(root, id, record, child, add)
   if redis.call('HEXISTS', family.key(root, id), child[1]) == 0 then
-    outbox.put(root, { { 'kind', 'add', 'queue', add[1], 'job', add[2] } })
+    outbox.put(root, { { 'kind', 'add', 'queue', add[1], 'job', add[2], 'child', child[2] } })
     family.adopt(root, id, record, child[1], child[2])
   end
 end

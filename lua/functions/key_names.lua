@@ -18,7 +18,10 @@ local function key_names(keys)
   for _, name in ipairs(layout.SATELLITES) do
     add('satellite:' .. name, layout.satellite(root, 'ID', name))
   end
-  for _, name in ipairs({ 'meta', 'wake', 'workers', 'expiring', 'events', 'outbox', 'models', 'news' }) do
+  local singles = {
+    'meta', 'wake', 'workers', 'expiring', 'events', 'outbox', 'outbox_stuck', 'outbox_due', 'models', 'news',
+  }
+  for _, name in ipairs(singles) do
     add(name, layout[name](root))
   end
   add('job', layout.job(root, 'ID'))

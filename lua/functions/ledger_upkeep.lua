@@ -1,17 +1,19 @@
 --- ledger_upkeep: a bounded round of what nobody waits for: overdue calls, waiters that still fit, and what is to be
 -- relayed. Anyone may call it, once a second or when told that there is more.
 -- keys   1  root of the ledger
--- args   1  map {ack?: [outbox entry ids that were relayed], gone?: [[budget, queue root and job by line]] (woken ones
---           that have ended)}
+-- args   1  map {ack?: [outbox entry ids that were relayed], failed?: [[entry id, why]] (those that could not be),
+--           gone?: [[budget, queue root and job by line]] (woken ones that have ended)}
 -- reply  packed [now, 1 if there is more, windows to turn [[budget, window, zone]], outbox entries as in
---        ledger_settle: those nobody has relayed for half a second, then those of this round]
+--        ledger_settle: those nobody has relayed for half a second, those that failed before and are due again, then
+--        those of this round]
 -- error  ARG
--- cost   at most 64 calls, 4 budgets with 1,000 waiters each, 64 entries
+-- cost   at most 64 calls, 4 budgets with 1,000 waiters each, 80 entries
 local arg = require('lib.arg')
 local budget = require('lib.ledger_budget')
 local calls = require('lib.ledger_call')
 local ledger = require('lib.ledger')
 local num = require('lib.num')
+local relay = require('lib.relay')
 local reply = require('lib.reply')
 local waiters = require('lib.ledger_waiters')
 local wake = require('lib.ledger_wake')
@@ -19,6 +21,7 @@ local wake = require('lib.ledger_wake')
 local MAX = 64
 local MAX_ACKS = 1000
 local MAX_BUDGETS = 4
+local MAX_RETRIES = 16
 local RELAY_MS = 500
 
 local function due_windows(root, now)
@@ -76,9 +79,9 @@ end
 local function outbox(root, now)
   local until_ = num.text(math.max(0, now - RELAY_MS))
   local found = {}
-  for i, entry in ipairs(redis.call('XRANGE', ledger.key(root, 'outbox'), '-', until_, 'COUNT', MAX)) do
+  for i, entry in ipairs(relay.read(root, now, MAX, MAX_RETRIES, until_)) do
     local fields = entry[2]
-    found[i] = { entry[1], fields[2], fields[4], tonumber(fields[6]), fields[8] }
+    found[i] = { entry[1], fields[2] or '', fields[4] or '', num.of(fields[6], 0), fields[8] or '' }
   end
   return found
 end
@@ -95,10 +98,11 @@ end
 
 local function ledger_upkeep(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
-  local acks, gone = arg.texts(map, 'ack', MAX_ACKS), read_gone(map)
+  local acks, gone, failed = arg.texts(map, 'ack', MAX_ACKS), read_gone(map), relay.failed(map, MAX_ACKS)
   if #acks > 0 then
-    redis.call('XDEL', ledger.key(root, 'outbox'), unpack(acks))
+    relay.forget(root, acks)
   end
+  relay.defer(root, now, failed)
   local entries = outbox(root, now)
   pass_over(root, now, gone, entries)
   local freed, lapsed = calls.lapse_overdue(root, now, MAX)

@@ -1,18 +1,21 @@
---- outbox_ack: entries have been relayed.
--- keys   1  root of the queue
--- args   1  map {ids: [str]}
--- reply  how many there were
+--- outbox_ack: entries have been relayed, others could not be: these are put aside and come again, later each time.
+-- keys   1  root of the queue, or of a ledger
+-- args   1  map {ids: [str], failed?: [[id, why]]}
+-- reply  how many of the relayed ones there were
 -- error  ARG
--- cost   O(ids); at most 500
+-- cost   O((ids + failed) x log entries); at most 500 each
 local arg = require('lib.arg')
-local layout = require('lib.layout')
+local num = require('lib.num')
+local relay = require('lib.relay')
+
+local MAX = 500
 
 local function outbox_ack(keys, args)
-  local ids = arg.texts(arg.map(args), 'ids', 500)
-  if #ids == 0 then
-    return 0
-  end
-  return redis.call('XDEL', layout.outbox(keys[1]), unpack(ids))
+  local root, map = keys[1], arg.map(args)
+  local ids, failed = arg.texts(map, 'ids', MAX), relay.failed(map, MAX)
+  local count = #ids > 0 and relay.forget(root, ids) or 0
+  relay.defer(root, num.now(), failed)
+  return count
 end
 
 return { run = outbox_ack, flags = { 'allow-oom' } }

@@ -62,6 +62,15 @@ function layout.outbox(root)
   return root .. ':outbox'
 end
 
+-- What of it could not be relayed, and by when it is tried again.
+function layout.outbox_stuck(root)
+  return root .. ':outbox_stuck'
+end
+
+function layout.outbox_due(root)
+  return root .. ':outbox_due'
+end
+
 function layout.minute(root, minute)
   return root .. ':minute:' .. string.format('%.0f', minute)
 end

@@ -4,6 +4,7 @@
 local budget = require('lib.ledger_budget')
 local ledger = require('lib.ledger')
 local num = require('lib.num')
+local outbox = require('lib.outbox')
 local waiters = require('lib.ledger_waiters')
 
 local wake = {}
@@ -11,7 +12,6 @@ local wake = {}
 local MAX_WAKES = 1000 -- on their way at one time
 local MAX_JOBS = 250 -- of an entry: what job_unpark takes
 local EXPECTED_MS = 5000
-local MAX_OUTBOX = 100000
 
 --- What is left under each cap beside what is kept for those on their way.
 local function room_of(root, id, spec, spend, expected)
@@ -86,7 +86,7 @@ end
 --- Wake who fits, or the first of all; answers the outbox entries: [entry, queue, budget, generation, jobs by line].
 function wake.one(root, now, id, spec, spend, everyone)
   if redis.call('ZCARD', ledger.key(root, 'waiters', id)) == 0
-    or redis.call('XLEN', ledger.key(root, 'outbox')) >= MAX_OUTBOX then
+    or outbox.is_full(root) then
     return {}
   end
   local chosen = everyone and waiters.heads(root, now, id, MAX_WAKES) or choose(root, now, id, spec, spend)

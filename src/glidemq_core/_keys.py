@@ -24,6 +24,18 @@ INDEXES: Final = (
     "cancelled",
 )
 SATELLITES: Final = ("chunks", "log", "errors", "usage", "steps", "mailbox", "children")
+_SINGLES: Final = (
+    "meta",
+    "wake",
+    "workers",
+    "expiring",
+    "events",
+    "outbox",
+    "outbox_stuck",
+    "outbox_due",
+    "models",
+    "news",
+)
 
 _MAX_NAME = 256
 # Braces would move a key to another cluster slot, a colon would make it another key; the rest breaks lists and logs.
@@ -132,10 +144,7 @@ def all_names(root: str) -> dict[str, str]:
     """The layout spelled out, for the comparison with the Lua side."""
     names = {f"index:{name}": index(root, name) for name in INDEXES}
     names |= {f"satellite:{name}": satellite(root, "ID", name) for name in SATELLITES}
-    names |= {
-        name: f"{root}:{name}"
-        for name in ("meta", "wake", "workers", "expiring", "events", "outbox", "models", "news")
-    }
+    names |= {name: f"{root}:{name}" for name in _SINGLES}
     return names | {
         "job": job(root, "ID"),
         "inbox": inbox(root, "W"),

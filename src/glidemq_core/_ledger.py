@@ -11,6 +11,7 @@ import msgspec
 
 from . import _keys
 from ._client import Client
+from ._outbox import unpark
 from ._units import from_nano, to_ms
 from .budget import Budget, BudgetState, state_of, window_bounds
 from .errors import BudgetExceeded, CostUnknown, GlideMQError, InvalidOption, Throttled
@@ -336,16 +337,22 @@ class LedgerClient:
         return tuple(wakes)
 
     async def upkeep(
-        self, acknowledge: Iterable[str] = (), gone: Iterable[tuple[str, str]] = ()
+        self,
+        acknowledge: Iterable[str] = (),
+        gone: Iterable[tuple[str, str]] = (),
+        failed: Iterable[tuple[str, str]] = (),
     ) -> Upkeep:
         """Do a round of upkeep, acknowledge relayed entries; turns windows that have ended.
 
         Args:
+            failed: Entries that could not be relayed, each with the reason: they come again later.
             gone: Woken jobs that have ended meanwhile, each by its budget and by its queue's root and id on two lines.
         """
         args: dict[str, object] = {"ack": list(acknowledge)}
         if ended := [list(pair) for pair in gone]:
             args["gone"] = ended
+        if aside := [list(pair) for pair in failed]:
+            args["failed"] = aside
         now, more, windows, sent = await self._call("ledger_upkeep", args)
         turned = await self._turn_windows(now, windows)
         return Upkeep(_wakes(sent) + turned, bool(more))
@@ -353,17 +360,8 @@ class LedgerClient:
     async def relay(self, wakes: Sequence[Wake]) -> None:
         """Tell queues that there is room for jobs of theirs, acknowledge that, and go on with what came up meanwhile."""
         while wakes:
-            gone: list[tuple[str, str]] = []
-            for wake in wakes:
-                args: dict[str, object] = {
-                    "on": f"{self.name}/{wake.budget}",
-                    "generation": wake.generation,
-                    "ids": list(wake.jobs),
-                }
-                _, *ended = await self._client.call("job_unpark", wake.queue_root, args)
-                gone += [(wake.budget, f"{wake.queue_root}\n{id.decode()}") for id in ended]
-            done = await self.upkeep([wake.entry for wake in wakes], gone[:_MAX_GONE])
-            wakes = done.wakes
+            told = await unpark(self._client, self.name, wakes)
+            wakes = (await self.upkeep(told.done, told.gone[:_MAX_GONE], told.failed)).wakes
 
     async def wake(self, wakes: Sequence[Wake]) -> None:
         """As `relay`, for callers that have done what they were to do: if it fails, the upkeep of a worker does it."""

@@ -59,10 +59,11 @@ class QueueDump:
     Attributes:
         now: The server's clock, epoch milliseconds.
         keys: Every key by its name below the root ("job:81", "waiting").
-        indexes: Per state index, and "expiring", the scores by job id.
+        indexes: Per state index, and "expiring", the scores by job id; "outbox_due" by entry id.
         jobs: By id.
         meta: The queue's own hash.
         wake: Length of the list of wake tokens.
+        stuck: Ids of the outbox's entries that could not be relayed.
     """
 
     now: int
@@ -71,6 +72,7 @@ class QueueDump:
     jobs: Mapping[str, JobDump]
     meta: Mapping[str, str]
     wake: int
+    stuck: frozenset[str] = frozenset()
 
 
 async def dump_queue(read: Read, queue: str, *, now: int | None = None) -> QueueDump:
@@ -79,7 +81,7 @@ async def dump_queue(read: Read, queue: str, *, now: int | None = None) -> Queue
     keys = await _read_keys(read, root)
     indexes = {
         name: await _read_scores(read, _keys.index(root, name))
-        for name in (*_keys.INDEXES, "expiring")
+        for name in (*_keys.INDEXES, "expiring", "outbox_due")
     }
     if now is None:
         time = await read("TIME")
@@ -96,6 +98,7 @@ async def dump_queue(read: Read, queue: str, *, now: int | None = None) -> Queue
         jobs={id: await _read_job(read, root, id, owned[id]) for id in sorted(owned)},
         meta=_texts(await read("HGETALL", f"{root}:meta")),
         wake=await read("LLEN", _keys.wake(root)),
+        stuck=frozenset(map(_text, await read("HKEYS", f"{root}:outbox_stuck") or ())),
     )
 
 

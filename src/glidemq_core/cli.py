@@ -23,6 +23,7 @@ import typer
 
 from . import JobHandle, Queue, Worker
 from ._cli_budgets import audit, budget_app
+from ._cli_checks import fsck, outbox
 from ._cli_tools import (
     AsJson,
     JobId,
@@ -357,16 +358,6 @@ def usage(
 
 
 @app.command()
-def fsck(queue: QueueName, url: Url = None) -> None:
-    """Look through all keys of a queue and print what does not fit together (none: exit code 0)."""
-    problems = asyncio.run(_problems(queue, url))
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise typer.Exit(1)
-
-
-@app.command()
 def worker(
     queue: QueueName,
     handler: Annotated[
@@ -393,7 +384,8 @@ def limiter(name: str, ledger: LedgerName = "main", url: Url = None) -> None:
     print_json(on_ledger(ledger, url, lambda opened: opened.limiter_state(name)))
 
 
-app.command()(audit)
+for _check in (fsck, audit, outbox):
+    app.command()(_check)
 
 
 # -- the embedded server ----------------------------------------------------
@@ -457,17 +449,6 @@ async def _cancel_all(queue: Queue, state: State) -> Counter[str]:
     while page := await queue.jobs(state, start=ends["requested"], limit=1000):
         ends.update(await asyncio.gather(*(cancelled(job.id) for job in page)))
     return +ends
-
-
-async def _problems(queue: str, url: str | None) -> list[str]:
-    from . import _client, fsck
-    from ._target import resolve
-
-    client = await _client.shared_client(resolve(url))
-    try:
-        return await fsck.fsck(client, queue)
-    finally:
-        await _client.release_client(client)
 
 
 def _imported(path: str) -> Any:

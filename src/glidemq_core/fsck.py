@@ -20,6 +20,7 @@ from .job import STATES, TERMINAL
 _YEARS_MS: Final = 36_500 * 86_400_000
 _SLACK_MS: Final = 60_000
 _DEFAULT_LEASE_MS: Final = 30_000
+_STUCK_MS: Final = 600_000
 _MAX_MAIL: Final = 100
 _MAX_LIST: Final = {"errors": 20, "log": 1000}
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -45,7 +46,8 @@ KEY_TABLE: Final = (
     _KeyRule("|".join(_keys.INDEXES), "zset", "never"),
     _KeyRule("meta", "hash", "never"),
     _KeyRule("wake", "list", "never"),
-    _KeyRule("workers|expiring", "zset", "never"),
+    _KeyRule("workers|expiring|outbox_due", "zset", "never"),
+    _KeyRule("outbox_stuck", "hash", "never"),
     _KeyRule("events|outbox", "stream", "never"),
     _KeyRule("models", "set", "always"),
     _KeyRule(f"job:{_ID}", "hash", "any"),
@@ -77,7 +79,12 @@ async def fsck_through(read: Read, queue: str, *, now: int | None = None) -> lis
 
 def check(dump: QueueDump) -> list[str]:
     """The problems of what was read, one line each, sorted."""
-    problems = [*_check_keys(dump), *_check_indexes(dump), *_check_queue(dump)]
+    problems = [
+        *_check_keys(dump),
+        *_check_indexes(dump),
+        *_check_queue(dump),
+        *_check_outbox(dump),
+    ]
     for id, job in dump.jobs.items():
         problems += (f"job {id}: {problem}" for problem in _check_job(dump, id, job))
     return sorted(problems)
@@ -121,6 +128,16 @@ def _check_queue(dump: QueueDump) -> Iterator[str]:
     sequence = int(dump.meta.get("sequence", 0))
     if sequence < sum(1 for job in dump.jobs.values() if "place" in job.fields):
         yield f"meta: sequence {sequence} is below the number of jobs"
+
+
+def _check_outbox(dump: QueueDump) -> Iterator[str]:
+    due = dump.indexes["outbox_due"]
+    for id in sorted(due.keys() ^ {name for name in dump.stuck if not name.startswith("of ")}):
+        yield f"outbox: entry {id} is put aside by half"
+    for id in due:
+        minutes = (dump.now - int(id.partition("-")[0])) // 60_000
+        if minutes * 60_000 >= _STUCK_MS:
+            yield f"outbox: entry {id} could not be relayed for {minutes} minutes; `glidemq outbox` says why"
 
 
 def _check_job(dump: QueueDump, id: str, job: JobDump) -> Iterator[str]:

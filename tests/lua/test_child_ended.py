@@ -107,7 +107,7 @@ def test_end_that_comes_before_the_parent_waits_is_counted(engine: Engine):
 def _told(engine: Engine) -> list[dict[str, Any]]:
     """The entries of the outbox, in order."""
     found = []
-    for _, flat in engine.call("outbox_read", limit=100):
+    for _, flat, *_ in engine.call("outbox_read", limit=100):
         texts = [part.decode() for part in flat]
         found.append(dict(zip(texts[::2], texts[1::2], strict=True)))
     return found

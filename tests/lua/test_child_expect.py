@@ -16,7 +16,7 @@ def _adopt(engine: Engine, claim: Claim, **more: object) -> list[bytes]:
 
 
 def _sent(engine: Engine) -> list[list[bytes]]:
-    return [fields for _, fields in engine.call("outbox_read", limit=100)]
+    return [fields for _, fields, *_ in engine.call("outbox_read", limit=100)]
 
 
 def test_children_of_a_new_flow_are_registered(engine: Engine):
@@ -40,7 +40,7 @@ def test_children_of_a_running_parent_are_counted_and_sent_off(engine: Engine):
     _adopt(engine, claim)
 
     assert engine.job("a")["pending"] == "2"
-    assert _sent(engine)[0] == [b"kind", b"add", b"queue", b"q", b"job", b'{"id":"1"}']
+    assert _sent(engine)[0][:6] == [b"kind", b"add", b"queue", b"q", b"job", b'{"id":"1"}']
 
 
 def test_child_registered_before_stands_and_is_not_sent_again(engine: Engine):

@@ -112,7 +112,7 @@ def test_noted_ledger_is_told_when_the_lease_is_lost(engine: Engine):
         engine.advance(LEASE)
         engine.turn("w2")
 
-    ((_, flat),) = engine.call("outbox_read", limit=10)
+    ((_, flat, *_),) = engine.call("outbox_read", limit=10)
     entry = dict(zip(flat[::2], flat[1::2], strict=True))
     assert (entry[b"kind"], entry[b"ledger"], entry[b"job"]) == (b"lapse", b"main", b"a")
     assert entry[b"run"].startswith(b"a/1.")

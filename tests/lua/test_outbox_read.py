@@ -18,7 +18,7 @@ def test_ending_of_a_child_waits_for_its_relay(engine: Engine):
 
     entries = [
         dict(zip(fields[::2], fields[1::2], strict=True))
-        for _, fields in engine.call("outbox_read", limit=10)
+        for _, fields, *_ in engine.call("outbox_read", limit=10)
     ]
 
     assert [(entry[b"kind"], entry[b"id"], entry[b"state"]) for entry in entries] == [
@@ -46,7 +46,7 @@ def test_job_that_failed_for_good_is_copied_to_the_dead_letters(engine: Engine):
 
     engine.turn(done=done, dead_letter="dead")
 
-    ((_, fields),) = engine.call("outbox_read", limit=10)
+    ((_, fields, *_),) = engine.call("outbox_read", limit=10)
     entry = dict(zip(fields[::2], fields[1::2], strict=True))
     assert (entry[b"kind"], entry[b"queue"], entry[b"data"]) == (b"dead", b"dead", b'{"x":1}')
 
@@ -55,3 +55,9 @@ def test_job_that_failed_for_good_is_copied_to_the_dead_letters(engine: Engine):
 def test_bad_limit_is_refused(engine: Engine, limit: object):
     with refused("ARG limit "):
         engine.call("outbox_read", limit=limit)
+
+
+@pytest.mark.parametrize("retries", [-1, 501, 1.5, "x"])
+def test_bad_number_of_retries_is_refused(engine: Engine, retries: object):
+    with refused("ARG retries "):
+        engine.call("outbox_read", limit=1, retries=retries)
