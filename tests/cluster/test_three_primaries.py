@@ -65,7 +65,7 @@ async def test_jobs_streams_and_results_of_three_nodes_at_once(cluster: Cluster,
             for job in await queue.add_many(NewJob(name="n", data=i) for i in range(20))
         ]
         seen = await asyncio.gather(*(read(job.stream()) for job in jobs))
-        results = [await job.result(timeout=10) for job in jobs]
+        results = [await job.result(timeout=30) for job in jobs]
     assert [kept_text(chunks) for chunks in seen] == results
 
 
@@ -121,7 +121,7 @@ async def test_graph_across_three_nodes_runs_each_node_once_in_order(cluster: Cl
             },
             {"left": ["start"], "right": ["start"], "end": ["left", "right"]},
         )
-        result = await a.result(handles["end"].id, timeout=15)
+        result = await a.result(handles["end"].id, timeout=30)
     await flows.close()
     assert result == {"left": {"start": "s"}, "right": {"start": "s"}}
     home = {"start": a, "left": b, "right": c, "end": a}
@@ -136,7 +136,7 @@ async def test_children_and_cancellations_cross_nodes(cluster: Cluster, queues):
     flows = FlowProducer(connection=cluster.url)
     async with Workers(cluster, queues, FAMILY):
         job = await a.add("boss", b.name)
-        assert await job.result(timeout=15) == [0, 1, 2]
+        assert await job.result(timeout=30) == [0, 1, 2]
         assert (await a.flow_usage(job.id)).tokens == {"input": 30}
         flow = await flows.add(
             FlowJob(
@@ -162,7 +162,7 @@ async def test_children_and_cancellations_cross_nodes(cluster: Cluster, queues):
             )
         )
         with pytest.raises(JobFailed, match="child_failed"):
-            await a.result(flow.id, timeout=15)
+            await a.result(flow.id, timeout=30)
     await flows.close()
 
 
@@ -193,15 +193,15 @@ async def test_waits_steps_and_cancels_hold_on_every_node(cluster: Cluster, queu
             job = await queue.add("n", 60)
             await eventually(lambda queue=queue, job=job: _is(queue, job.id, "suspended"))
             await job.signal("go", queue.name)
-            assert await job.result(timeout=10) == queue.name
+            assert await job.result(timeout=30) == queue.name
             assert kept_text(await read(job.stream())) == "ab"
             late = await queue.add("n", 0.1)
-            assert await late.result(timeout=10) == "late"
+            assert await late.result(timeout=30) == "late"
             gone = await queue.add("n", 60)
             await eventually(lambda queue=queue, gone=gone: _is(queue, gone.id, "suspended"))
             await gone.cancel()
             with pytest.raises(JobCancelled):
-                await gone.result(timeout=10)
+                await gone.result(timeout=30)
     assert sorted(bought) == sorted(queue.name for queue in queues for _ in range(3))
 
 
@@ -229,7 +229,7 @@ async def test_one_budget_on_one_node_bounds_queues_on_the_others(
                 )
             ]
             ends = await asyncio.gather(
-                *(job.result(timeout=20) for job in jobs), return_exceptions=True
+                *(job.result(timeout=30) for job in jobs), return_exceptions=True
             )
         state = await ledger.budget("shared")
     refused = [end for end in ends if isinstance(end, JobFailed)]

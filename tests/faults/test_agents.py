@@ -53,7 +53,7 @@ async def test_death_beside_any_entry_repeats_at_most_what_was_in_flight(
     workers.start(env=env)
     chunks = await read(job)
 
-    result = await job.result(timeout=5)
+    result = await job.result(timeout=30)
     assert (result["turns"], result["text"], len(result["tool_calls"])) == (TURNS, "the end.", 2)
     assert kept_text(chunks) == "turn 1. turn 2. the end."
     shown = [chunk.content for chunk in standing(chunks) if chunk.type == "tool_result"]
@@ -78,12 +78,12 @@ async def test_worker_killed_in_every_turn_asks_once_more_for_each_kill(
 
     for number in range(1, TURNS + 1):
         worker = workers.start(env=env, **DOOMED)
-        provider.wait("hang", count=number)
+        provider.wait("hang", count=number, timeout=30)
         worker.kill()
     workers.start(env=env)
     chunks = await read(job)
 
-    assert (await job.result(timeout=5))["turns"] == TURNS
+    assert (await job.result(timeout=30))["turns"] == TURNS
     assert kept_text(chunks) == "turn 1. turn 2. the end."
     assert len(provider.calls()) == 2 * TURNS
     assert looked(workers) == [1, 2]

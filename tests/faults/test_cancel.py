@@ -51,7 +51,7 @@ async def test_job_that_has_not_started_never_runs(server: ValkeyServer, queue: 
     async with Worker(queue.name, lambda job: ran.append(job.id), connection=server.url):
         await check_one_end(server, queue, job)
         other = await queue.add("n")
-        await other.result(timeout=5)
+        await other.result(timeout=30)
         assert ran == [other.id]
 
 
@@ -160,10 +160,10 @@ async def test_claimed_job_that_has_not_started_is_cancelled_unrun(
                 if how == "cancelled":
                     assert job.id not in ran
                 if how == "ended":
-                    await job.result(timeout=5)
+                    await job.result(timeout=30)
                 else:
                     with pytest.raises(JobCancelled):
-                        await job.result(timeout=5)
+                        await job.result(timeout=30)
     counts = await queue.counts()
     assert counts["completed"] + counts["cancelled"] == sum(counts.values()) == 200
     assert fsck(server, queue.name) == []
@@ -185,7 +185,7 @@ async def test_cancel_signal_and_outcome_in_any_order_leave_one_end(
             calls += [first, second]
         await asyncio.gather(*calls, return_exceptions=True)
         ends = await asyncio.gather(
-            *(job.result(timeout=10) for job in jobs), return_exceptions=True
+            *(job.result(timeout=30) for job in jobs), return_exceptions=True
         )
     for i, end in enumerate(ends):
         assert end == i or isinstance(end, JobCancelled)

@@ -104,7 +104,7 @@ async def test_times_of_a_job_are_the_servers(server: ValkeyServer, queue: Queue
     (id,) = await added_off_by(queue, server.url, offset, "{}")
 
     async with workers_off_by(queue, server.url, offset):
-        await queue.result(id, timeout=10)
+        await queue.result(id, timeout=30)
 
     job = await queue.get(id)
     assert job is not None
@@ -117,7 +117,7 @@ async def test_times_of_a_job_are_the_servers(server: ValkeyServer, queue: Queue
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
 async def test_delay_is_kept(server: ValkeyServer, queue: Queue, offset: int):
     async with workers_off_by(queue, server.url, -offset) as workers:
-        await (await queue.add("job", {})).result(timeout=10)  # the worker is up
+        await (await queue.add("job", {})).result(timeout=30)  # the worker is up
         began = time.monotonic()
 
         (id,) = await added_off_by(queue, server.url, offset, '{"delay": 1.5}')
@@ -144,9 +144,9 @@ async def test_time_to_live_is_kept(server: ValkeyServer, queue: Queue, offset: 
     )
 
     async with workers_off_by(queue, server.url, -offset):
-        assert await queue.result(lasting, timeout=10) == 1
+        assert await queue.result(lasting, timeout=30) == 1
         with pytest.raises(JobFailed, match="expired"):
-            await queue.result(passing, timeout=10)
+            await queue.result(passing, timeout=30)
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
@@ -155,9 +155,9 @@ async def test_time_limit_is_kept(server: ValkeyServer, queue: Queue, offset: in
         within = await queue.add("job", {"seconds": 0.5, "jumps": True}, timeout=5)
         beyond = await queue.add("job", {"seconds": 20}, timeout=0.5)
 
-        assert await within.result(timeout=10) == 1
+        assert await within.result(timeout=30) == 1
         with pytest.raises(JobFailed, match="timeout"):
-            await beyond.result(timeout=10)
+            await beyond.result(timeout=30)
 
 
 async def test_no_lease_is_lost_between_workers_of_different_times(

@@ -42,7 +42,7 @@ async def test_paid_step_is_done_again_only_if_its_worker_died_before_it_was_sto
     worker.kill()
     gate.touch()
     workers.start(env=env)
-    assert await job.result(timeout=15) == CALL
+    assert await job.result(timeout=30) == CALL
 
     assert [call.key for call in provider.calls()] == [f"{job.id}/draft"] * times
     state = await ledger.budget("b")
@@ -65,7 +65,7 @@ async def test_steps_of_workers_that_are_killed_at_random_are_done_once_and_once
         seen = len(provider.events("end"))
         worker = workers.start(env=env, lock_duration=LEASE, concurrency=10)
         await asyncio.to_thread(
-            provider.wait, "end", count=min(seen + chance.randrange(1, 12), 100)
+            provider.wait, "end", count=min(seen + chance.randrange(1, 12), 100), timeout=30
         )
         worker.kill()
     workers.start(env=env, concurrency=10)

@@ -54,7 +54,7 @@ async def test_evicting_server_is_refused_before_any_key_and_served_when_it_is_s
     await ledger.open_budget("b", Budget(max_total_tokens=20 * CALL))
     async with Worker(queue.name, spender(provider.port), connection=server.url, concurrency=10):
         jobs = await queue.add_many([NewJob(name="spend", budgets=["b"]) for _ in range(20)])
-        assert [await job.result(timeout=20) for job in jobs] == [CALL] * 20
+        assert [await job.result(timeout=30) for job in jobs] == [CALL] * 20
 
 
 async def test_server_that_may_evict_one_day_is_warned_of_and_a_dead_workers_calls_are_booked(
@@ -78,7 +78,7 @@ async def test_server_that_may_evict_one_day_is_warned_of_and_a_dead_workers_cal
     doomed.kill()
     gate.touch()
     heir = workers.start(env=env, concurrency=5)
-    assert [await job.result(timeout=20) for job in jobs] == [CALL] * 5
+    assert [await job.result(timeout=30) for job in jobs] == [CALL] * 5
     await until_nothing_is_reserved(ledger, ["b"])
 
     assert f"maxmemory-policy {policy}: if it is ever given a maxmemory" in heir.said()

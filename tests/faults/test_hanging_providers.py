@@ -87,7 +87,7 @@ async def test_stream_whose_next_slice_is_refused_is_closed_and_its_reader_sees_
             job = await queue.add("chat", DATA, budgets=[name], attempts=3)
             chunks = [chunk async for chunk in job.stream()]
             with pytest.raises(JobFailed) as caught:
-                await job.result(timeout=10)
+                await job.result(timeout=30)
             assert caught.value.reason == "budget"
             call = await ended_call(provider, len(took))
             check_refused_stream(chunks, name, call)
@@ -136,7 +136,7 @@ async def test_deltas_of_many_tokens_use_up_their_slices_sooner(  # noqa: PLR091
     async with Worker(queue.name, handler, connection=url):
         job = await queue.add("chat", DATA, budgets=["b"])
         with pytest.raises(JobFailed):
-            await job.result(timeout=10)
+            await job.result(timeout=30)
         chunks = [chunk async for chunk in job.stream()]
 
     # Counted as one token each, they would have gone on to where the provider hangs.
@@ -166,7 +166,7 @@ async def test_stream_that_hangs_is_given_up_booked_and_begun_again(  # noqa: PL
     ):
         job = await queue.add("chat", DATA, budgets=["b"], attempts=2, backoff=0.01)
         chunks = [chunk async for chunk in job.stream()]
-        result: Any = await job.result(timeout=10)
+        result: Any = await job.result(timeout=30)
 
     aftermath.saw(job.id, chunks)
     assert result["text"] == kept_text(chunks) == "t0 t1 t2 t3 t4 t5 "

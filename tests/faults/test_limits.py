@@ -98,7 +98,7 @@ async def test_storm_of_refusals_wastes_few_calls_and_its_backlog_flows_again_so
         await queue.add_many([one] * 800)
         # With so many at once the storm finds the whole backlog parked, each job until its slot.
         async with Worker(queue.name, handler, connection=url, concurrency=30):
-            await asyncio.to_thread(provider.wait, "start", count=60, timeout=20)
+            await asyncio.to_thread(provider.wait, "start", count=60, timeout=40)
             began = time.monotonic()
             provider.limit(2, seconds=1)  # a tenth
             await asyncio.sleep(6)
@@ -136,8 +136,8 @@ async def test_place_that_only_the_handler_named_is_free_again_wherever_its_work
     workers.start(env=env)
 
     # Its one place was promised for the call's time limit and a minute more; nobody waits for that.
-    assert await job.result(timeout=15) == 10
-    assert await (await queue.add("spend_limited")).result(timeout=10) == 10
+    assert await job.result(timeout=30) == 10
+    assert await (await queue.add("spend_limited")).result(timeout=30) == 10
     assert (await ledger.limiter_state("p")).running == 0
 
 
@@ -148,7 +148,7 @@ async def test_place_that_only_a_wrapped_client_named_is_free_again_after_a_kill
     provider.plan("m", Behaviour(tokens=4, faults={-1: "hang"}), *[Behaviour(tokens=4)] * 2)
     first = await queue.add("limited_chat", QUESTION)
     doomed = workers.start(env=env, lock_duration=1)
-    await asyncio.to_thread(provider.wait, "hang")
+    await asyncio.to_thread(provider.wait, "hang", timeout=30)
     assert (await ledger.limiter_state("openai")).running == 1
 
     doomed.kill()
@@ -174,7 +174,7 @@ async def test_place_of_a_dead_worker_is_free_again(
     worker.kill()
     gate.touch()
     workers.start(env=env)
-    await job.result(timeout=20)
-    await (await queue.add("spend", limits=limits)).result(timeout=10)
+    await job.result(timeout=30)
+    await (await queue.add("spend", limits=limits)).result(timeout=30)
 
     assert (await ledger.limiter_state("p")).running == 0

@@ -107,7 +107,7 @@ async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
         lost = {name: proxy.lose_reply(name.encode(), times=1) for name in REPLIES}
         alive = [start() for _ in range(3)]
         ends = asyncio.gather(*(job.result(timeout=40) for job in jobs), return_exceptions=True)
-        await asyncio.to_thread(provider.wait, "start", count=6)
+        await asyncio.to_thread(provider.wait, "start", count=6, timeout=30)
         while not ends.done():
             await asyncio.wait([ends], timeout=chance.uniform(0.05, 0.3))
             busy = [worker for worker in alive if worker.is_busy]
@@ -146,7 +146,7 @@ async def test_a_call_whose_worker_died_before_booking_it_is_unverified_spend(
     worker.kill()
     gate.touch()
     workers.start(env={"FAKE_PROVIDER_PORT": str(provider.port)})
-    assert await job.result(timeout=15) == CALL
+    assert await job.result(timeout=30) == CALL
     await until_nothing_is_reserved(ledger, ["b"])
 
     state = await ledger.budget("b")
@@ -169,7 +169,7 @@ async def test_wherever_a_worker_dies_its_job_and_its_budget_tell_the_same(
 
     assert await doomed.until_ended() == -9
     workers.start(env=env)
-    assert await job.result(timeout=15) == CALL
+    assert await job.result(timeout=30) == CALL
     await until_nothing_is_reserved(ledger, ["b"])
 
     state = await ledger.budget("b")
@@ -192,7 +192,7 @@ async def test_a_reservation_whose_worker_died_holds_nothing_for_long(
     worker.kill()
     gate.touch()
     workers.start(env={"FAKE_PROVIDER_PORT": str(provider.port)})
-    await job.result(timeout=15)
+    await job.result(timeout=30)
     await until_nothing_is_reserved(ledger, ["b"])
 
     state = await ledger.budget("b")
@@ -215,7 +215,7 @@ async def test_what_a_dead_worker_had_set_aside_and_not_sent_is_free_again(
     worker.kill()
     (tmp_path / "gate.2").touch()
     workers.start()
-    await job.result(timeout=15)  # there is no room for it twice
+    await job.result(timeout=30)  # there is no room for it twice
     await until_nothing_is_reserved(ledger, ["b"])
 
     state = await ledger.budget("b")
@@ -250,7 +250,7 @@ async def test_a_run_stopped_while_it_reserves_gives_back_what_it_never_sent(
             await asyncio.sleep(1.6)  # its time runs out while nobody hears the answer
             proxy.release()
             with pytest.raises(JobFailed, match="timeout"):
-                await job.result(timeout=10)
+                await job.result(timeout=30)
 
     state = await ledger.budget("b")
     assert state is not None

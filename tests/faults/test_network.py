@@ -74,7 +74,7 @@ async def test_an_add_whose_reply_is_lost_adds_one_job(
     assert [handle.is_duplicate for handle in handles] == [False] * 4
     assert (await far_queue.counts())["waiting"] == 4
     workers.start()
-    assert [await handle.result(timeout=5) for handle in handles] == [1, 2, 3, 4]
+    assert [await handle.result(timeout=30) for handle in handles] == [1, 2, 3, 4]
     await audit(server, far_queue, [handle.id for handle in handles], workers.all)
 
 
@@ -92,13 +92,13 @@ async def test_an_add_whose_job_is_gone_before_the_repeat_is_not_run_again(
             far_queue.add("echo", 1, job_id=own_id, remove_on_complete=how == "at its end")
         )
         id = (await worker.until("end"))["job"]
-        assert await queue.result(id, timeout=5) == 1
+        assert await queue.result(id, timeout=30) == 1
         if how == "by hand":
             await queue.remove(id)
         handle = await adding
 
     assert (rule.count, handle.id, handle.is_duplicate) == (1, id, False)
-    await (await queue.add("echo", "after")).result(timeout=5)
+    await (await queue.add("echo", "after")).result(timeout=30)
     assert len(worker.noted("start", job=id)) == 1
     assert sum((await queue.counts()).values()) == 1
 
@@ -120,7 +120,7 @@ async def test_turns_whose_replies_are_lost_run_each_job_once(
     handles = [await queue.add("echo", i) for i in range(20)]
     rules.append(lose(proxy, "turn", ending))
     async with Worker(queue.name, handler, connection=proxy.url, concurrency=3):
-        assert [await handle.result(timeout=15) for handle in handles] == list(range(20))
+        assert [await handle.result(timeout=30) for handle in handles] == list(range(20))
         await audit(server, queue, [handle.id for handle in handles])
 
     assert sum(rule.count for rule in rules) >= 3
@@ -149,7 +149,7 @@ async def test_claim_whose_reply_is_lost_brings_again_what_its_job_remembers(
         await handle.signal("go", n)
 
     async with Worker(queue.name, handler, connection=proxy.url, concurrency=20):
-        assert [await handle.result(timeout=15) for handle in handles] == [
+        assert [await handle.result(timeout=30) for handle in handles] == [
             [None, n] for n in range(20)
         ]
         await audit(server, queue, [handle.id for handle in handles])
@@ -182,7 +182,7 @@ async def test_chunks_whose_replies_are_lost_are_in_the_stream_once(
     async with Worker(queue.name, handler, connection=proxy.url, concurrency=2):
         handles = [await queue.add("stream") for _ in range(2)]
         for handle in handles:
-            await handle.result(timeout=15)
+            await handle.result(timeout=30)
         await audit(server, queue, [handle.id for handle in handles])
 
     assert rule.count == 1
@@ -202,7 +202,7 @@ async def test_what_a_handler_reports_counts_once_though_replies_are_lost(
 
     async with Worker(queue.name, handler, connection=proxy.url):
         handle = await queue.add("report")
-        await handle.result(timeout=15)
+        await handle.result(timeout=30)
         await audit(server, queue, [handle.id])
 
     assert [rule.count for rule in rules] == [1, 1]
@@ -246,7 +246,7 @@ async def test_a_cancel_of_a_running_job_whose_reply_is_lost_stops_it(
     assert rule.count == 1
     await worker.until("end", how="CancelledError")
     with pytest.raises(JobCancelled):
-        await handle.result(timeout=5)
+        await handle.result(timeout=30)
 
 
 class UnansweringClient:
@@ -331,7 +331,7 @@ async def test_a_cut_shorter_than_the_lease_changes_nothing(
     await asyncio.sleep(3.5)
     (tmp_path / "gate.1").touch()
 
-    assert await handle.result(timeout=10) == {"text": "from 1 done", "run": 1}
+    assert await handle.result(timeout=30) == {"text": "from 1 done", "run": 1}
     assert (await handle.snapshot()).stalled == 0
     await audit(server, queue, [handle.id], workers.all)
 
@@ -351,7 +351,7 @@ async def test_a_cut_longer_than_the_lease_moves_the_job_to_another_worker(
     stopped = await far.until("end")
     heal(proxy)
 
-    assert await handle.result(timeout=10) == {"text": "from 2 done", "run": 2}
+    assert await handle.result(timeout=30) == {"text": "from 2 done", "run": 2}
     assert stopped["how"] == "CancelledError"
     # The cut worker stops its run by its own clock, before or just after another may have it.
     assert stopped["t"] < taken["t"] + 2
@@ -384,9 +384,9 @@ async def test_a_half_open_connection_is_noticed_and_replaced(
     await eventually(
         lambda: float(server.cmd("ZSCORE", active, held.id)) > deadline, 6, "a renewal"
     )
-    assert await new.result(timeout=10) == "through"
+    assert await new.result(timeout=30) == "through"
     (tmp_path / "gate.1").touch()
-    assert await held.result(timeout=10) == {"run": 1}
+    assert await held.result(timeout=30) == {"run": 1}
     assert (await held.snapshot()).stalled == 0
     await audit(server, queue, [held.id, new.id], workers.all)
 
@@ -427,7 +427,7 @@ async def test_a_server_that_stands_still_again_and_again_moves_no_job(
     (tmp_path / "gate.1").touch()
 
     for handle in handles:
-        assert (await handle.result(timeout=10))["run"] == 1
+        assert (await handle.result(timeout=30))["run"] == 1
     assert [(await handle.snapshot()).stalled for handle in handles] == [0] * 10
     await audit(server, queue, [handle.id for handle in handles], workers.all)
 
@@ -459,8 +459,8 @@ async def test_a_server_that_refuses_writes_for_a_while_is_waited_for(queue_name
             assert not adding.done()
             own.cmd("CONFIG", "SET", "save", "")
 
-            assert await handle.result(timeout=5) == "kept"
-            assert await (await adding).result(timeout=5) == "later"
+            assert await handle.result(timeout=30) == "kept"
+            assert await (await adding).result(timeout=30) == "later"
             assert (await handle.snapshot()).run == 1
 
 

@@ -41,7 +41,7 @@ async def test_a_job_that_kills_its_process_each_time_fails_alone(
     assert caught.value.reason == "stalled"
     assert deaths >= 4
     for neighbour in [*before, *after]:
-        await neighbour.result(timeout=10)
+        await neighbour.result(timeout=30)
     ids = [handle.id for handle in [*before, culprit, *after]]
     await audit(server, queue, ids, workers.all, failed=[culprit.id])
 

@@ -28,6 +28,7 @@ async def writes(job):
     return "".join(f"{i} " for i in range(job.data))
 
 
+@pytest.mark.timeout(120)
 async def test_two_hundred_readers_of_one_job_that_come_and_go_all_see_its_text(
     server: ValkeyServer, queue: Queue, aftermath: Aftermath
 ):
@@ -52,7 +53,7 @@ async def test_two_hundred_readers_of_one_job_that_come_and_go_all_see_its_text(
         readers = [
             asyncio.create_task(comes_and_goes(job, after=dice.uniform(0, 0.5))) for _ in range(200)
         ]
-        result = await job.result(timeout=30)
+        result = await job.result(timeout=90)
         seen = await asyncio.gather(*readers)
     for chunks in seen:
         assert kept_text(chunks) == result
@@ -97,7 +98,7 @@ async def test_buffer_of_a_reader_that_stands_still_stays_bounded(
 async def test_resume_after_a_trim_is_an_explicit_gap(server: ValkeyServer, queue: Queue):
     async with Worker(queue.name, writes, connection=server.url):
         job = await queue.add("n", 10)
-        await job.result(timeout=10)
+        await job.result(timeout=30)
     whole = await read(job.stream())
     key = f"glidemq:{{{queue.name}}}:job:{job.id}:chunks"
     server.cmd("XTRIM", key, "MINID", whole[6].id)

@@ -28,7 +28,7 @@ async def test_progress_that_arrives_after_the_end_is_refused(server: ValkeyServ
 
     async with Worker(queue.name, handler, connection=server.url):
         job = await queue.add("n")
-        assert await job.result(timeout=5) == "done"
+        assert await job.result(timeout=30) == "done"
         with pytest.raises(LeaseLost):
             await kept[0].progress("too late")
         with pytest.raises(LeaseLost):
@@ -45,7 +45,7 @@ async def test_signal_before_its_job_waits_is_kept_for_it(server: ValkeyServer, 
         return (await job.wait_for_signal("go")).data
 
     async with Worker(queue.name, handler, connection=server.url):
-        assert await job.result(timeout=5) == 1
+        assert await job.result(timeout=30) == 1
 
 
 async def test_cancel_between_claim_and_start_ends_the_job_cancelled(
@@ -62,7 +62,7 @@ async def test_cancel_between_claim_and_start_ends_the_job_cancelled(
         jobs = [await queue.add("n") for _ in range(50)]
         await asyncio.gather(*(job.cancel() for job in jobs))
         ends = await asyncio.gather(
-            *(job.result(timeout=20) for job in jobs), return_exceptions=True
+            *(job.result(timeout=30) for job in jobs), return_exceptions=True
         )
     assert all(isinstance(end, JobCancelled) for end in ends)
     assert (await queue.counts())["cancelled"] == 50

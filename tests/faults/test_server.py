@@ -118,7 +118,7 @@ async def test_readers_go_on_after_the_servers_death(
 
             said = [f"{i}/1 " for i in range(40)]
             assert read == [*said, "completed"]
-            assert await job.result(timeout=5) == {"text": "".join(said)}
+            assert await job.result(timeout=30) == {"text": "".join(said)}
 
 
 # -- functions that vanish --------------------------------------------------
@@ -157,7 +157,7 @@ async def test_quiet_job_keeps_its_lease_when_the_functions_vanish(
     await asyncio.sleep(4)
     open_gate(gate)
 
-    await job.result(timeout=10)
+    await job.result(timeout=30)
     assert [line["how"] for line in worker.noted("end")] == ["returned"]
 
 
@@ -175,7 +175,7 @@ async def test_newer_functions_are_not_replaced_by_older_ones(
         server.cmd("FUNCTION", "FLUSH", "SYNC")
         server.cmd("FUNCTION", "LOAD", text)
         async with Queue(queue.name, connection=server.url) as another:
-            assert await (await another.add("echo", 1)).result(timeout=10) == 1
+            assert await (await another.add("echo", 1)).result(timeout=30) == 1
 
         (library,) = server.cmd("FUNCTION", "LIST", "WITHCODE")
         assert library[library.index(b"library_code") + 1].decode() == text
@@ -237,12 +237,12 @@ async def test_full_server_refuses_adds_and_lets_running_jobs_finish(
 
             open_gate(gate)
 
-            results = [await job.result(timeout=10) for job in running]
+            results = [await job.result(timeout=30) for job in running]
             assert [result["run"] for result in results] == [1] * 4
             # What waits runs too, and makes room as it goes.
             await eventually(lambda: are_gone(queue, filled), 20, "all that waited has run")
             again = await queue.add("wait", LARGE)
-            assert await again.result(timeout=10) == {"run": 1}
+            assert await again.result(timeout=30) == {"run": 1}
             await audit(server, queue, [job.id for job in (*running, again)], workers.all)
             booked = [await job.snapshot() for job in running]
             assert [tokens(job) for job in booked] == [15] * 4
@@ -262,14 +262,14 @@ async def test_worker_is_woken_at_once_after_the_server_was_full(
             await eventually(lambda: b" cmd=blpop " in server.cmd("CLIENT", "LIST"), 10, "the wait")
             server.cmd("CONFIG", "SET", "maxmemory", 1)
             open_gate(gate)
-            await running.result(timeout=10)
+            await running.result(timeout=30)
 
             server.cmd("CONFIG", "SET", "maxmemory", 0)
             loop = asyncio.get_running_loop()
             took: list[float] = []
             for _ in range(6):
                 began = loop.time()
-                await (await queue.add("echo", 1)).result(timeout=10)
+                await (await queue.add("echo", 1)).result(timeout=30)
                 took.append(loop.time() - began)
             worker.terminate()
 

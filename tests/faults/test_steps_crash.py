@@ -25,6 +25,6 @@ async def test_what_a_killed_worker_had_streamed_in_a_step_is_salvaged(
     worker.kill()
     second = workers.start()
 
-    assert await job.result(timeout=15) == "two words"
+    assert await job.result(timeout=30) == "two words"
     assert kept_text([chunk async for chunk in job.stream()]) == "two words"
     assert (len(worker.noted("asked")), len(second.noted("asked"))) == (1, 0)

@@ -111,7 +111,7 @@ async def test_a_claim_that_is_lost_before_its_start_is_no_stall(
         await until_lost(server, queue.name, handle.id)
     workers.start(max_stalled=0)
 
-    assert await handle.result(timeout=10) == 1
+    assert await handle.result(timeout=30) == 1
     job = await handle.snapshot()
     assert (job.stalled, job.run) == (0, 1)
     assert losses_unstarted(server, queue, handle.id) == 2
@@ -156,7 +156,7 @@ async def test_a_job_that_loses_its_lease_too_often_fails_as_stalled(
     workers.start(max_stalled=1)
 
     with pytest.raises(JobFailed) as caught:
-        await handle.result(timeout=10)
+        await handle.result(timeout=30)
 
     assert caught.value.reason == "stalled"
     await audit(server, queue, [handle.id], workers.all, failed=[handle.id])
@@ -170,7 +170,7 @@ async def test_a_blocked_event_loop_keeps_its_lease(
     await busy.until("blocking")
     workers.start(lock_duration=LEASE)
 
-    assert await handle.result(timeout=10) == {"run": 1}
+    assert await handle.result(timeout=30) == {"run": 1}
     assert (await handle.snapshot()).stalled == 0
     await audit(server, queue, [handle.id], workers.all)
 
@@ -185,7 +185,7 @@ async def test_an_event_loop_that_is_stuck_for_too_long_is_given_up(
 
     second = await heir.until("blocking")
     assert second["run"] == 2
-    assert await handle.result(timeout=15) == {"run": 2}
+    assert await handle.result(timeout=30) == {"run": 2}
     assert second["t"] < (await stuck.until("unblocked"))["t"]
     await audit(server, queue, [handle.id])
     assert stuck.said().count("stuck") < 20
@@ -199,7 +199,7 @@ async def test_a_job_with_a_long_lease_of_its_own_outlives_a_silent_worker(
     await silent.until("blocking")
     workers.start(lock_duration=LEASE)
 
-    assert await handle.result(timeout=10) == {"run": 1}
+    assert await handle.result(timeout=30) == {"run": 1}
     await audit(server, queue, [handle.id], workers.all)
 
 

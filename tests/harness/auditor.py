@@ -44,7 +44,7 @@ async def audit(
         problems += await stream_problems(queue, id)
     assert not problems, "\n".join(problems)
     new = await queue.add("echo", "still alive")
-    assert await new.result(timeout=10) == "still alive"
+    assert await new.result(timeout=30) == "still alive"
     client = Client(parse(server.url))
     try:
         problems = await fsck(client, queue.name)

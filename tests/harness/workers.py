@@ -50,7 +50,7 @@ class WorkerProcess:
         return not self.ended.is_set() and len(self.noted("start")) > len(self.noted("end"))
 
     async def until(
-        self, event: str, *, count: int = 1, timeout: float = 10, **facts: object
+        self, event: str, *, count: int = 1, timeout: float = 20, **facts: object
     ) -> dict[str, Any]:
         """Wait for the `count`-th note of a kind; answers it."""
 
@@ -59,7 +59,7 @@ class WorkerProcess:
 
         return (await eventually(found, timeout, lambda: f"{event} {facts}: {self.said()}"))[0]
 
-    async def until_ended(self, timeout: float = 10) -> int:
+    async def until_ended(self, timeout: float = 20) -> int:
         """Wait for its end; answers its exit code (-9: killed)."""
         await eventually(
             self.ended.is_set, timeout, lambda: f"the end of {self.pid}: {self.said()}"
