@@ -18,14 +18,14 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from . import _failpoints
+from . import _failpoints, _tls
 from . import _glide_setup as setup
 from ._bridge import Resident
 from ._library import Library, bundle
 from ._listening import BlockingClient, Subscriber
 from ._loader import check_server, ensure_loaded
 from ._target import Target
-from .errors import ConnectionLost, GlideMQError, LibraryError
+from .errors import ConnectionLost, GlideMQError, LibraryError, ServerUnsuitable
 
 logger = logging.getLogger(__name__)
 
@@ -225,17 +225,29 @@ class Client(Resident):
                 ) from error
             if glide is self._ready:
                 self._ready = None  # the next try looks for the library
+        if fate == "unreachable" and self.target.tls:
+            await self._refuse_bad_tls(error, patience)
         if patience.is_over():
             raise setup.lost(
                 error, self.target, is_unknown=patience.is_unknown, id=patience.id
             ) from error
         if fate in ("unknown", "moved") and glide is not None and glide is self._glide:
-            self._failures += 1
-            if self._failures >= _FAILURES_BEFORE_RENEWAL:
-                await self._renew()
+            await self._count_failure()
         if patience.tries == 1:
             logger.warning("%s: trying again (%s)", self.target, str(error).strip())
         await patience.pause()
+
+    async def _refuse_bad_tls(self, error: Exception, patience: _Patience) -> None:
+        """Say it at once if it is for certificates that there is no connection: that does not pass by itself."""
+        fault = await _tls.fault(self.target)
+        if fault is not None:
+            outcome = "unknown" if patience.is_unknown else "not_sent"
+            raise ServerUnsuitable(fault, outcome=outcome, id=patience.id) from error
+
+    async def _count_failure(self) -> None:
+        self._failures += 1
+        if self._failures >= _FAILURES_BEFORE_RENEWAL:
+            await self._renew()
 
     async def _renew(self) -> None:
         """Replace the connection: a half-open one is never replaced by itself, a moved server never followed."""

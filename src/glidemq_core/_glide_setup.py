@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from . import errors
+from . import _tls, errors
 from ._library import Library
 from ._target import Target
 
@@ -97,17 +97,20 @@ def node_options(target: Target, glide: Any) -> dict[str, Any]:
         else glide.AdvancedGlideClientConfiguration
     )
     options["advanced_config"] = advanced(
-        connection_timeout=CONNECT_TIMEOUT_MS, tls_config=_tls(target, glide)
+        connection_timeout=CONNECT_TIMEOUT_MS, tls_config=_tls_config(target, glide)
     )
     return options
 
 
-def _tls(target: Target, glide: Any) -> Any:
-    if not target.tls or (target.ca is None and not target.insecure_tls):
+def _tls_config(target: Target, glide: Any) -> Any:
+    if not (target.insecure_tls or target.ca or target.cert):
         return None
-    ca = Path(target.ca).read_bytes() if target.ca else None
+    _tls.context(target)  # with a bad file the client would only run into a time-out
     return glide.TlsAdvancedConfiguration(
-        use_insecure_tls=target.insecure_tls or None, root_pem_cacerts=ca
+        use_insecure_tls=target.insecure_tls or None,
+        root_pem_cacerts=Path(target.ca).read_bytes() if target.ca else None,
+        client_cert_path=target.cert,
+        client_key_path=target.key,
     )
 
 
@@ -170,10 +173,7 @@ def lost(
     if fate_of(error) != "unreachable":
         message = f"no reply from {target} ({type(error).__name__}: {_short(str(error))})"
     elif target.tls:
-        message = (
-            f"{target} can't be reached with TLS: {_short(str(error))} (a port without TLS, or a certificate that is not "
-            "signed by a known authority, shows as a time-out too; see `ca=` in the URL)"
-        )
+        message = f"{target} can't be reached with TLS: {_short(str(error))} (a port without TLS shows as a time-out, too)"
     else:
         message = f"{target} can't be reached: {_short(str(error))} (a TLS port needs valkeys://)"
     return errors.ConnectionLost(message, outcome="unknown" if is_unknown else "not_sent", id=id)

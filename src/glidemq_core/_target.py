@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from .errors import InvalidOption
 
 _SCHEMES: Final = {"valkey": False, "redis": False, "valkeys": True, "rediss": True, "unix": False}
-_PARAMETERS: Final = {"cluster", "allow_eviction", "insecure_tls", "ca"}
+_PARAMETERS: Final = {"cluster", "allow_eviction", "insecure_tls", "ca", "cert", "key"}
 _PORT: Final = 6379
 
 
@@ -21,7 +21,10 @@ class Target:
     Attributes:
         addresses: (host, port) pairs; empty where `socket` is given.
         socket: Path of a unix socket.
+        insecure_tls: Trust whatever certificate the server has.
         ca: Path of a file with the certificates that TLS trusts; default: the system's.
+        cert: Path of a file with the client's own certificate (and what leads up to its authority).
+        key: Path of a file with its private key, not encrypted.
         allow_eviction: Use the server although it may evict keys.
     """
 
@@ -33,6 +36,8 @@ class Target:
     tls: bool = False
     insecure_tls: bool = False
     ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
     cluster: bool = False
     allow_eviction: bool = False
 
@@ -45,7 +50,8 @@ def parse(url: str) -> Target:
     """Read a URL: `valkey://[user[:password]@]host[:port][,host[:port]...][/database][?cluster=true]`.
 
     `valkeys://` is TLS; `redis://` and `rediss://` mean the same; `unix:///path/to.sock` is a unix socket. Parameters:
-    `cluster`, `allow_eviction`, `insecure_tls` (true or false) and `ca` (path of a certificate file).
+    `cluster`, `allow_eviction`, `insecure_tls` (true or false), and paths of files in PEM form: `ca`, the certificates to
+    trust in place of the system's; `cert` and `key`, the client's own certificate.
 
     Raises:
         InvalidOption: It can't be read; the message does not repeat its password.
@@ -63,9 +69,11 @@ def parse(url: str) -> Target:
     cluster, allow_eviction, insecure_tls = (
         _flag(url, query, name) for name in ("cluster", "allow_eviction", "insecure_tls")
     )
-    ca = query.get("ca", [None])[0]
-    if (ca or insecure_tls) and not _SCHEMES[parts.scheme]:
-        raise _wrong(url, "ca and insecure_tls are for TLS: valkeys://")
+    ca, cert, key = (query.get(name, [""])[0] or None for name in ("ca", "cert", "key"))
+    if (ca or cert or key or insecure_tls) and not _SCHEMES[parts.scheme]:
+        raise _wrong(url, "ca, cert, key and insecure_tls are for TLS: valkeys://")
+    if bool(cert) != bool(key):
+        raise _wrong(url, "cert and key go together")
     user, _, place = parts.netloc.rpartition("@")
     name, _, password = user.partition(":")
     if parts.scheme == "unix":
@@ -77,7 +85,6 @@ def parse(url: str) -> Target:
             password=unquote(password) or None,
             cluster=cluster,
             allow_eviction=allow_eviction,
-            insecure_tls=insecure_tls,
         )
     database = _database(url, parts.path)
     if database and cluster:
@@ -89,6 +96,8 @@ def parse(url: str) -> Target:
         database=database,
         tls=_SCHEMES[parts.scheme],
         ca=ca,
+        cert=cert,
+        key=key,
         cluster=cluster,
         allow_eviction=allow_eviction,
         insecure_tls=insecure_tls,

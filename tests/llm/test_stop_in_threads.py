@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +29,7 @@ from tests.harness.llm_clients import (
 )
 from tests.harness.processes import eventually
 from tests.harness.provider import Behaviour
+from tests.harness.tls import Authority, TLSFront
 
 FIVE = "t0 t1 t2 t3 t4 "
 HANGS = Behaviour(tokens=20, input=20, faults={10: "hang"})
@@ -75,6 +77,17 @@ def sync_client(sync_api, provider):
     made = sync_api.make_now(provider)
     yield made
     sync_api.close_now(made)
+
+
+@pytest.fixture
+def over_tls(provider, tmp_path, monkeypatch):
+    """The provider, as its clients see it that speak TLS."""
+    authority = Authority(tmp_path / "tls")
+    for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(authority.ca))
+    with TLSFront(provider.port, authority.server()) as front:
+        url = f"https://localhost:{front.port}"
+        yield SimpleNamespace(url=url, openai_url=f"{url}/v1", front=front)
 
 
 @pytest.fixture
@@ -185,6 +198,24 @@ async def test_cancel_ends_the_wait_for_a_whole_answer(
     assert ended.statuses == ["missing"]
     assert (await run(handler)).job.result == FIVE
     assert len(provider.calls(model=model)) == 3
+
+
+@pytest.mark.parametrize("plans", [(HANGS,), (BEGINS_NOT,)], ids=["stream", "whole"])
+async def test_cancel_ends_the_wait_over_tls(
+    sync_api, over_tls, provider, model, plan, run, stop, plans
+):
+    plan(*plans, ANSWERS)
+    client = sync_api.make_now(over_tls)
+    handler = (streaming if plans == (HANGS,) else asking)(sync_api, client, model)
+
+    ended = await run(handler, attempts=3, beside=stop)
+
+    assert await stop.seconds() < 1
+    assert ended.job.state == "cancelled"
+    assert (await run(handler)).job.result == FIVE
+    assert over_tls.front.connections
+    assert len(provider.calls(model=model)) == 2
+    sync_api.close_now(client)
 
 
 async def test_cancel_ends_a_stream_that_moves(

@@ -19,6 +19,14 @@ from glidemq_core.errors import InvalidOption
             Target(addresses=(("h", 6379),), tls=True, ca="/etc/ca.pem"),
         ),
         (
+            "valkeys://h?ca=a.pem&cert=c.pem&key=k.pem",
+            Target(addresses=(("h", 6379),), tls=True, ca="a.pem", cert="c.pem", key="k.pem"),
+        ),
+        (
+            "valkeys://h?insecure_tls=true",
+            Target(addresses=(("h", 6379),), tls=True, insecure_tls=True),
+        ),
+        (
             "valkey://ann:p%40s%3As@h",
             Target(addresses=(("h", 6379),), username="ann", password="p@s:s"),
         ),
@@ -48,6 +56,10 @@ def test_url_names_a_server(url, wanted):
         ("valkey://h?cluster=maybe", "cluster is not true or false"),
         ("valkey://h?clutser=true", "unknown parameters clutser"),
         ("valkey://h?ca=/etc/ca.pem", "are for TLS"),
+        ("valkey://h?cert=c.pem&key=k.pem", "are for TLS"),
+        ("valkeys://h?cert=c.pem", "cert and key go together"),
+        ("valkeys://h?key=k.pem", "cert and key go together"),
+        ("unix:///run/x.sock?insecure_tls=true", "are for TLS"),
         ("unix://run/x.sock", "unix:///path"),
     ],
 )
