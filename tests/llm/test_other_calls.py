@@ -202,6 +202,40 @@ async def test_streamed_transcript_is_booked_at_its_end(client, router, run):
     assert [chunk.type for chunk in ended.chunks] == ["end"]
 
 
+async def test_mistrals_agents_code_and_pages_are_booked(mocked, run):
+    mistralai = pytest.importorskip("mistralai.client")
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}}
+    body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m"}
+    body |= {"choices": [{**choice, "finish_reason": "stop"}]}
+    body |= {"usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}}
+    page = {"index": 0, "markdown": "hello", "images": [], "dimensions": None}
+    read = {"pages": [page], "model": "m", "usage_info": {"pages_processed": 3}}
+    wrapped = wrap(mistralai.Mistral(api_key="k"))
+
+    async def handler(_job):
+        await wrapped.fim.complete_async(model="m", prompt="def f(")
+        await wrapped.agents.complete_async(
+            agent_id="a", messages=[{"role": "user", "content": "x"}]
+        )
+        document = {"type": "document_url", "document_url": "https://x.test/a.pdf"}
+        await wrapped.ocr.process_async(model="m", document=document)
+
+    with mocked("") as router:
+        for path, answer in (
+            ("fim/completions", body),
+            ("agents/completions", body),
+            ("ocr", read),
+        ):
+            router.post(f"https://api.mistral.ai/v1/{path}").respond(json=answer)
+        ended = await run(handler)
+
+    assert ended.job.state == "completed", ended.job.error
+    assert ended.text == "hellohello"
+    assert ended.tokens == {"input": 6, "output": 2}
+    counts = [call["details"].get("counts") for call in ended.job.usage.calls]
+    assert sorted(counts, key=bool) == [None, None, {"pages": 3}]
+
+
 # -- what is not metered ---------------------------------------------------------
 
 
@@ -275,6 +309,32 @@ async def test_batches_of_anthropic_are_not_metered_and_say_so(provider, model, 
 
     assert told(caplog) == ["POST /v1/messages/batches"]
     assert ended.tokens == provider.billed(model=model)
+
+
+async def test_other_vendors_say_so_too(provider, run, caplog):
+    genai, boto3 = pytest.importorskip("google.genai"), pytest.importorskip("boto3")
+    http = {"base_url": provider.url, "api_version": "v1beta"}
+    google = genai.Client(api_key="k", http_options=http)
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "s", "region_name": "us-east-1"}
+    bedrock = boto3.client("bedrock-runtime", endpoint_url=provider.url, **keys)
+    filming, invoking = wrap(google).aio.models, wrap(bedrock)
+
+    async def handler(_job):
+        # Only some platforms have them, and the fake provider has none.
+        with pytest.raises((ValueError, genai.errors.ClientError)):
+            await filming.generate_videos(model="m", source={"prompt": "a cat"})
+
+    def in_thread(_job):
+        with pytest.raises(invoking.exceptions.ClientError):
+            invoking.invoke_model(modelId="m", body=b"{}")
+
+    ended = [await run(one) for one in (handler, in_thread)]
+
+    assert [one.job.state for one in ended] == ["completed"] * 2, [one.job.error for one in ended]
+    assert told(caplog) == ["generate_videos", "invoke_model"]
+    await google.aio.aclose()
+    google.close()
+    bedrock.close()
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("litellm"), reason="litellm: make litellm")

@@ -8,10 +8,11 @@ from typing import Any
 
 from glidemq_llm._drivers_sync import SyncDriver
 from glidemq_llm.providers._functions import Meter, copy_with, stream_sync, whole_sync
-from glidemq_llm.providers._hooks import Wrapping, never, remember
+from glidemq_llm.providers._hooks import Wrapping, never, remember, watched
 from glidemq_llm.settings import MeterSettings
 
 _API = "bedrock"
+_PAID = ("invoke_model", "invoke_model_with_response_stream", "start_async_invoke")
 
 
 def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
@@ -19,8 +20,14 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     wrapping = Wrapping(provider="bedrock", settings=settings, job=job)
     meter = Meter(wrapping=wrapping, api=_API)
     sender = client if settings.sdk_retries else _without_retries(client)
+    paid = {
+        name: watched(getattr(client, name), name, wrapping, is_async=False)
+        for name in _PAID
+        if hasattr(client, name)
+    }
     wrapped = copy_with(
         client,
+        **paid,
         converse=_inside(client.converse, whole_sync(sender.converse, meter), meter),
         converse_stream=_inside(
             client.converse_stream, stream_sync(sender.converse_stream, meter, _attach), meter

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from glidemq_llm._drivers import AsyncDriver
@@ -21,10 +21,13 @@ from glidemq_llm.providers._functions import (
     whole_async,
     whole_sync,
 )
-from glidemq_llm.providers._hooks import Wrapping, never, remember, unwrapped
+from glidemq_llm.providers._hooks import Wrapping, never, remember, unwrapped, watched
 from glidemq_llm.settings import MeterSettings
 
 CHAT_API = "gemini"
+_PAID = """
+    generate_images edit_image upscale_image recontext_image segment_image generate_videos
+""".split()
 
 
 def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
@@ -32,8 +35,14 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
     provider = "google-vertex" if getattr(client, "vertexai", False) else "google"
     wrapping = Wrapping(provider=provider, settings=settings, job=job)
     models = _metered(client.models, wrapping)
-    aio = copy_with(client.aio, _models=_metered(client.aio.models, wrapping))
-    wrapped = copy_with(client, _models=models, _aio=aio)
+    aio = copy_with(
+        client.aio,
+        _models=_metered(client.aio.models, wrapping),
+        _batches=_watched(client.aio.batches, ("create",), wrapping, is_async=True),
+        _live=_watched(client.aio.live, ("connect",), wrapping, is_async=True),
+    )
+    batches = _watched(client.batches, ("create",), wrapping, is_async=False)
+    wrapped = copy_with(client, _models=models, _batches=batches, _aio=aio)
     remember(wrapped, client)
     return wrapped
 
@@ -77,7 +86,16 @@ def _metered(models: Any, wrapping: Wrapping) -> Any:
         stream: stream_async(plain, text, _attach) if is_async else stream_sync(plain, text),
         "embed_content": meter_whole(models.embed_content, vectors),
     }
-    return copy_with(models, **replaced)
+    return copy_with(_watched(models, _PAID, wrapping, is_async=is_async), **replaced)
+
+
+def _watched(holder: Any, names: Iterable[str], wrapping: Wrapping, *, is_async: bool) -> Any:
+    """A copy of a resource, some of whose methods say that they are not metered."""
+    kept = {name: getattr(holder, name) for name in names if hasattr(holder, name)}
+    return copy_with(
+        holder,
+        **{name: watched(plain, name, wrapping, is_async=is_async) for name, plain in kept.items()},
+    )
 
 
 def _sent_once(arguments: dict[str, Any]) -> dict[str, Any]:

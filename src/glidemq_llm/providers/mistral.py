@@ -1,4 +1,5 @@
-"""mistralai: `chat.complete`, `chat.stream`, `embeddings.create`, and their `_async` kin.
+"""mistralai: `complete` and `stream` of chats, agents and code to fill in, `embeddings.create`, `ocr.process`, and their
+`_async` kin.
 
 Its client answers to both, so that one wrapped client serves sync and async handlers.
 """
@@ -25,6 +26,7 @@ from glidemq_llm.providers._hooks import (
     reading,
     remember,
     unwrapped,
+    watched,
 )
 from glidemq_llm.settings import MeterSettings
 
@@ -45,20 +47,41 @@ def wrap(client: Any, settings: MeterSettings, job: Any) -> Any:
         return {"timeout_ms": limit, **change(arguments)}
 
     blocking = Meter(wrapping=wrapping, api=CHAT_API, change=bounded)
-    chat, embeddings = client.chat, client.embeddings
+
+    def talking(resource: Any) -> Any:
+        return copy_with(
+            resource,
+            complete=whole_sync(resource.complete, text),
+            complete_async=whole_async(resource.complete_async, text),
+            stream=stream_sync(resource.stream, blocking, _attach),
+            stream_async=stream_async(resource.stream_async, text, _attach_async),
+        )
+
+    embeddings, ocr, jobs = client.embeddings, client.ocr, client.batch.jobs
     wrapped = copy_with(
         client,
-        chat=copy_with(
-            chat,
-            complete=whole_sync(chat.complete, text),
-            complete_async=whole_async(chat.complete_async, text),
-            stream=stream_sync(chat.stream, blocking, _attach),
-            stream_async=stream_async(chat.stream_async, text, _attach_async),
-        ),
+        chat=talking(client.chat),
+        agents=talking(client.agents),
+        fim=talking(client.fim),
         embeddings=copy_with(
             embeddings,
             create=whole_sync(embeddings.create, vectors),
             create_async=whole_async(embeddings.create_async, vectors),
+        ),
+        ocr=copy_with(
+            ocr,
+            process=whole_sync(ocr.process, vectors),
+            process_async=whole_async(ocr.process_async, vectors),
+        ),
+        batch=copy_with(
+            client.batch,
+            jobs=copy_with(
+                jobs,
+                create=watched(jobs.create, "batch.jobs.create", wrapping, is_async=False),
+                create_async=watched(
+                    jobs.create_async, "batch.jobs.create_async", wrapping, is_async=True
+                ),
+            ),
         ),
     )
     remember(wrapped, client)
