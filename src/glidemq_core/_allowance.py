@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ._units import Money, to_nano, whole
+from ._amounts import nano_costs, token_counts
+from ._units import Money
 from .budget import BudgetState
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Allowance:
             budget leaves less. Nothing is parked or raised; `state()` says how much is left.
         """
         counts = {"input": tokens} if isinstance(tokens, int) else tokens
-        counted = {name: whole(count, f"tokens[{name!r}]") for name, count in counts.items()}
-        priced = {name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()}
+        counted, priced = token_counts(counts), nano_costs(costs)
         call = self._next_call()
         if self.ids and not await self._gate.try_reserve(call, tokens=counted, costs=priced):
             return None

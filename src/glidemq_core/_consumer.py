@@ -230,7 +230,15 @@ class Consumer:
             state.report_timer = loop.call_later(_REPORT_START_AFTER, self._report_started)
 
     async def _run(self, run: Run) -> None:
-        outcome = await self._executor.execute(run)
+        try:
+            outcome = await self._executor.execute(run)
+        except (
+            Exception
+        ) as error:  # ours, or a user's class of the oddest kind: the job must not hang here
+            logger.exception("job %s: the end of its run could not be told", run.id)
+            outcome = outcomes.Failed(
+                "unrecoverable", outcomes.error_text(error, run.claim.attempt)
+            )
         tail = None
         if run.seq:
             tail = await self._writer.tail(run)

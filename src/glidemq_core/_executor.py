@@ -154,8 +154,12 @@ async def _close(gate: Gate) -> None:
     """Let go of what a run holds in its ledger; if that fails, its reservations run out by themselves."""
     try:
         await gate.close()
-    except GlideMQError as error:
-        logger.warning("the ledger could not be told of a run's end: %s", error)
+    except Exception as error:  # a job has to end, whatever is wrong with its money
+        logger.warning(
+            "the ledger could not be told of a run's end: %s",
+            error,
+            exc_info=not isinstance(error, GlideMQError),
+        )
 
 
 class _Timers:

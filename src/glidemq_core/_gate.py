@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ._keys import call_id
 from ._ledger import (
     Admitted,
     LedgerClient,
@@ -162,7 +163,7 @@ class Gate:
             self.open_calls.add(call)
             self._unanswered.add(call)
             verdict = await self.ledger.reserve(
-                call,
+                call_id(self._run.id, call),
                 tokens=tokens,
                 costs=costs,
                 ttl=ttl + _MARGIN,
@@ -210,7 +211,8 @@ class Gate:
         """
         if call not in self.open_calls:
             return
-        verdict = await self.ledger.extend(call, tokens=tokens, costs=costs, ttl=ttl + _MARGIN)
+        name = call_id(self._run.id, call)
+        verdict = await self.ledger.extend(name, tokens=tokens, costs=costs, ttl=ttl + _MARGIN)
         if not isinstance(verdict, Admitted):
             raise verdict.error()
 
@@ -234,7 +236,7 @@ class Gate:
         self.open_calls.discard(call)
         self._unsettled[call] = partial(
             self.ledger.settle,
-            call,
+            call_id(self._run.id, call),
             started_ms=self._started_ms,
             tokens=tokens,
             costs=costs,

@@ -76,6 +76,11 @@ def check_id(value: object, field: str = "id") -> str:
     return value
 
 
+def call_id(job: str, call: str) -> str:
+    """A model call's id in the ledger, which all jobs share: one that its handler has made up is its job's own."""
+    return call if call.startswith(f"{job}/") else f"{job}//{call}"
+
+
 def check_list(names: Iterable[str], field: str) -> list[str]:
     """Check a list of names, not yet the names.
 

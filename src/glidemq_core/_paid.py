@@ -6,17 +6,21 @@ import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import get_args
+from typing import Final, Literal, TypeAlias, TypedDict, get_args
 
 from . import _codec
 from ._allowance import Allowance
+from ._amounts import left, nano_costs, token_counts
 from ._gate import Gate
 from ._host import Host
 from ._ledger import Outcome as CallOutcome
 from ._run import Run
-from ._units import Money, Seconds, seconds, to_nano, whole
+from ._units import Money, Seconds, seconds
 from .errors import InvalidOption
 from .throttle import Throttle
+
+_DAY: Final = 86_400.0  # the longest pause of a limiter
+Status: TypeAlias = Literal["complete", "partial", "missing"]
 
 
 @dataclass(slots=True)
@@ -65,7 +69,7 @@ class PaidCalls:
             tokens: Per category, disjoint: their sum is the total.
             costs: Amounts of money per name, "total" among them; None for a price that is not known. Budgets then count
                 what was reserved; where nothing was, one that caps money stops the job's next step.
-            call: The call's id; reporting the same id twice counts once. Default: a new one per report.
+            call: The call's id within the job; reporting the same id twice counts once. Default: a new one per report.
             status: "complete", "partial" or "missing": how sure the numbers are.
             outcome: How the provider fared, for limiters: "ok", "limited" (429), "error", "none".
             retry_after: Seconds the provider asks to wait.
@@ -76,17 +80,16 @@ class PaidCalls:
             False if this call was booked before.
 
         Raises:
-            InvalidOption: A count is not a non-negative integer, a cost not an amount, or the outcome not known.
+            InvalidOption: A count is not a non-negative integer, a cost not an amount, a word not known; nothing is booked.
         """
-        if not _codec.checked_text(model, "model"):
-            raise InvalidOption("model", model, "not the name of a model")
-        _check_heard(outcome, remaining)
-        if call is None:
-            call = self.next_call_id()
-        counted = _counted(tokens)
-        priced = {
-            name: to_nano(amount, f"costs[{name!r}]") for name, amount in (costs or {}).items()
-        }
+        # What the ledger would refuse must be refused before the job books the call: else its budgets would lack it.
+        model = _named(model, "model")
+        provider = _codec.checked_text(provider, "provider")
+        call = self.next_call_id() if call is None else _named(call, "call")
+        if status not in get_args(Status):
+            raise InvalidOption("status", status, "not 'complete', 'partial' or 'missing'")
+        heard = _heard(outcome, retry_after, remaining)
+        counted, priced = token_counts(tokens), nano_costs(costs)
         facts: dict[str, object] = {
             "call": call,
             "model": model,
@@ -116,9 +119,7 @@ class PaidCalls:
                 call,
                 tokens=counted,
                 costs=priced,
-                outcome=outcome,
-                retry_after=retry_after,
-                remaining=remaining,
+                **heard,
             )
 
     async def report_tokens(self, tokens: int | Mapping[str, int]) -> None:
@@ -131,7 +132,7 @@ class PaidCalls:
             tokens: How many, or how many per category.
         """
         counts = {"input": tokens} if isinstance(tokens, int) else tokens
-        await self._gate.charge(self.next_call_id(), _counted(counts))
+        await self._gate.charge(self.next_call_id(), token_counts(counts))
 
     @property
     def budget(self) -> Allowance:
@@ -220,8 +221,8 @@ class PaidCalls:
             return
         await gate.reserve(
             call,
-            tokens=_counted(tokens),
-            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
+            tokens=token_counts(tokens),
+            costs=nano_costs(costs),
             ttl=seconds(timeout, "timeout"),
             limiters=[throttle.wire(name) for name, throttle in (limits or {}).items()],
             may_park=may_park,
@@ -242,8 +243,8 @@ class PaidCalls:
         """
         await self._gate.extend(
             call,
-            tokens=_counted(tokens),
-            costs={name: to_nano(cost, f"costs[{name!r}]") for name, cost in (costs or {}).items()},
+            tokens=token_counts(tokens),
+            costs=nano_costs(costs),
             ttl=seconds(timeout, "timeout"),
         )
 
@@ -265,16 +266,8 @@ class PaidCalls:
         remaining: Mapping[str, int] | None = None,
     ) -> None:
         """Let go of a reservation whose call used nothing; the rest is for limiters, as in `report_usage`."""
-        _check_heard(outcome, remaining)
-        await self._gate.settle(
-            call,
-            tokens={},
-            costs={},
-            unused=True,
-            outcome=outcome,
-            retry_after=retry_after,
-            remaining=remaining,
-        )
+        heard = _heard(outcome, retry_after, remaining)
+        await self._gate.settle(call, tokens={}, costs={}, unused=True, **heard)
 
     @property
     def budgets(self) -> Sequence[str]:
@@ -298,15 +291,25 @@ class PaidCalls:
         return f"{self._run.key}/{self._calls}"
 
 
-def _counted(tokens: Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(tokens, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
-        raise InvalidOption("tokens", tokens, "not a mapping of categories to counts")
-    return {name: whole(count, f"tokens[{name!r}]") for name, count in tokens.items()}
+def _named(name: str, field: str) -> str:
+    text = _codec.checked_text(name, field)
+    if not text:
+        raise InvalidOption(field, name, "an empty name")
+    return text
 
 
-def _check_heard(outcome: CallOutcome, remaining: Mapping[str, int] | None) -> None:
-    """What the ledger would refuse must be refused before the job books the call: else its budgets would lack it."""
+class _Heard(TypedDict):
+    """What a call's end tells the limiters it passed."""
+
+    outcome: CallOutcome
+    retry_after: float
+    remaining: Mapping[str, int]
+
+
+def _heard(outcome: CallOutcome, retry_after: float, remaining: Mapping[str, int] | None) -> _Heard:
     if outcome not in get_args(CallOutcome):
         raise InvalidOption("outcome", outcome, "not 'ok', 'limited', 'error' or 'none'")
-    for axis, left in (remaining or {}).items():
-        whole(left, f"remaining[{axis!r}]")
+    if not isinstance(retry_after, int | float) or not retry_after >= 0:  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
+        raise InvalidOption("retry_after", retry_after, "not a number of seconds")
+    wait = float(min(retry_after, _DAY))
+    return {"outcome": outcome, "retry_after": wait, "remaining": left(remaining)}

@@ -180,7 +180,7 @@ class Relay:
             call = cast("dict[str, Any]", loads(text))
             if call["run"] == run:
                 settled = await ledger.settle(
-                    call["call"],
+                    _keys.call_id(entry["job"], call["call"]),
                     started_ms=int(entry["started"]),
                     tokens=call["tokens"],
                     costs={name: to_nano(cost, name) for name, cost in call["costs"].items()},

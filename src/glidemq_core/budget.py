@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from ._amounts import named
+from ._keys import check_id
 from ._units import Money, from_nano, instant, to_nano, whole
 from .errors import InvalidOption
 
@@ -67,6 +69,7 @@ class Budget:
         if self.window not in ("none", "day", "month"):
             raise InvalidOption("window", self.window, "not 'none', 'day' or 'month'")
         zone_of(self.time_zone)
+        check_id(self.cost_unit, "cost_unit")
         self.caps()
         self.weights()
 
@@ -76,11 +79,11 @@ class Budget:
         if self.max_total_tokens is not None:
             limit = whole(self.max_total_tokens, "max_total_tokens", high=_MAX_TOKENS)
             caps["total_tokens"] = limit * THOUSAND
-        for name, tokens in self.max_tokens.items():
+        for name, tokens in named(self.max_tokens, "max_tokens"):
             caps[f"tokens.{name}"] = whole(tokens, f"max_tokens[{name!r}]", high=_MAX_TOKENS)
         if self.max_total_cost is not None:
             caps["cost.total"] = to_nano(self.max_total_cost, "max_total_cost")
-        for name, cost in self.max_costs.items():
+        for name, cost in named(self.max_costs, "max_costs"):
             caps[f"cost.{name}"] = to_nano(cost, f"max_costs[{name!r}]")
         return caps
 
@@ -314,7 +317,7 @@ def thousandths(weights: Mapping[str, float], field: str) -> dict[str, int]:
         InvalidOption: One is not between 0 and 1000.
     """
     found: dict[str, int] = {}
-    for name, weight in weights.items():
+    for name, weight in named(weights, field):
         is_number = isinstance(weight, int | float) and not isinstance(weight, bool)  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
         if not is_number or not 0 <= weight <= _MAX_WEIGHT:
             raise InvalidOption(f"{field}[{name!r}]", weight, "not between 0 and 1000")

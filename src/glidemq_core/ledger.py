@@ -14,14 +14,15 @@ from types import TracebackType
 from typing import Any, Final, Self, get_args
 
 from . import _keys
+from ._amounts import left, nano_costs, token_counts
 from ._client import release_client, shared_client
 from ._codec import checked_text
 from ._ledger import Admitted, LedgerClient, LogEntry, Outcome, Settlement, Unpriced, Verdict
 from ._target import Target, resolve
-from ._units import MAX_WIRE_INT, Money, Seconds, instant, seconds, to_nano, whole
+from ._units import Money, Seconds, instant, seconds, whole
 from .budget import Budget, BudgetAlert, BudgetAudit, BudgetEntry, BudgetState, amount
 from .errors import InvalidOption
-from .throttle import LimiterState, Throttle
+from .throttle import LimiterState, Throttle, wires_of
 
 _DEFAULT_TTL: Final = 120.0
 _DAY: Final = 86_400.0
@@ -264,8 +265,8 @@ class Ledger:
         client = await self._open()
         verdict = await client.extend(
             _keys.check_id(call, "call"),
-            tokens=_counts(tokens, "tokens", high=10**9),
-            costs=_costs(costs),
+            tokens=token_counts(tokens or {}),
+            costs=nano_costs(costs),
             ttl=None if ttl is None else seconds(ttl, "ttl", low=0.001),
         )
         if not isinstance(verdict, Admitted):
@@ -305,12 +306,12 @@ class Ledger:
         done = await client.settle(
             _keys.check_id(call, "call"),
             started_ms=_started_ms(started_at),
-            tokens=_counts(tokens, "tokens", high=10**9),
-            costs=_costs(costs),
-            budgets=[_keys.check_id(id, "budgets") for id in budgets],
+            tokens=token_counts(tokens or {}),
+            costs=nano_costs(costs),
+            budgets=_ids(budgets),
             outcome=outcome,
             retry_after=seconds(retry_after, "retry_after"),
-            remaining=_counts(remaining, "remaining"),
+            remaining=left(remaining),
             note=checked_text(note, "note"),
         )
         await client.wake(done.wakes)
@@ -375,9 +376,9 @@ class Ledger:
         client = await self._open()
         return await client.reserve(
             _keys.check_id(call, "call"),
-            tokens=_counts(tokens, "tokens", high=10**9),
-            costs=_costs(costs),
-            budgets=[_keys.check_id(id, "budgets") for id in budgets],
+            tokens=token_counts(tokens or {}),
+            costs=nano_costs(costs),
+            budgets=_ids(budgets),
             limiters=self._limiters(limits),
             ttl=seconds(ttl, "ttl", low=0.001),
             sent=sent,
@@ -385,9 +386,9 @@ class Ledger:
 
     def _limiters(self, limits: Limits) -> list[Mapping[str, object]]:
         if isinstance(limits, Mapping):
-            return [throttle.wire(_keys.check_id(name)) for name, throttle in limits.items()]
+            return wires_of(limits, "limits")
         found: list[Mapping[str, object]] = []
-        for name in limits:
+        for name in _keys.check_list(limits, "limits"):
             if name not in self._throttles:
                 raise InvalidOption("limits", name, "not known here; say what it is by limiter()")
             found.append(self._throttles[name].wire(name))
@@ -400,20 +401,8 @@ def _started_ms(at: float | datetime | None) -> int:
     return round((time.time() if at is None else seconds(at, "started_at")) * 1000)
 
 
-def _counts(
-    counts: Mapping[str, int] | None, field: str, *, high: int = MAX_WIRE_INT
-) -> dict[str, int]:
-    return {
-        _keys.check_id(name, field): whole(count, f"{field}[{name!r}]", high=high)
-        for name, count in (counts or {}).items()
-    }
-
-
-def _costs(costs: Mapping[str, Money] | None) -> dict[str, int]:
-    return {
-        _keys.check_id(name, "costs"): to_nano(cost, f"costs[{name!r}]")
-        for name, cost in (costs or {}).items()
-    }
+def _ids(budgets: Sequence[str]) -> list[str]:
+    return [_keys.check_id(id, "budgets") for id in _keys.check_list(budgets, "budgets")]
 
 
 def _at(id: str) -> datetime:

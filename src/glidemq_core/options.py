@@ -209,9 +209,8 @@ def _money_options(job: NewJob, prefix: str) -> dict[str, object]:
     if len(budgets) > MAX_NAMED:
         raise InvalidOption(f"{prefix}budgets", budgets, f"more than {MAX_NAMED}")
     if budgets:
-        options["budgets"] = [
-            check_id(one, f"{prefix}budgets[{i}]") for i, one in enumerate(budgets)
-        ]
+        checked = [check_id(one, f"{prefix}budgets[{i}]") for i, one in enumerate(budgets)]
+        options["budgets"] = list(dict.fromkeys(checked))
     if job.limits:
         options["limits"] = wires_of(job.limits, f"{prefix}limits")
     if job.ledger != "main":

@@ -18,6 +18,7 @@ BackoffFunction: TypeAlias = Callable[[int, BaseException], Seconds]
 logger = logging.getLogger(__name__)
 
 _DEFAULT_CAP: Final = 3600.0
+_LONGEST: Final = 1e9
 _MAX_NAME: Final = 256
 _NO_NAME: Final = f"not a name of 1 to {_MAX_NAME} characters"
 
@@ -86,12 +87,10 @@ def delay_after(
     An error's own `retry_after` (seconds) is the least that is waited. A function that the worker does not know, or that
     fails, counts as exponential from one second.
     """
-    least = getattr(error, "retry_after", None)
-    least = (
-        float(least)
-        if isinstance(least, int | float) and math.isfinite(least) and least > 0
-        else 0.0
-    )
+    stated = getattr(error, "retry_after", None)
+    least = 0.0
+    if isinstance(stated, int | float) and 0 < stated < math.inf:
+        least = float(min(stated, _LONGEST))
     if wire is None:
         return least
     kind = str(wire["type"])

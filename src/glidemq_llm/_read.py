@@ -16,8 +16,8 @@ from glidemq_core._codec import sound_text
 
 EMPTY: Mapping[str, Any] = {}
 
-# Ten billion. No call has used as much; a figure beyond is a mistake, and its price might not fit into a ledger.
-_LARGEST_COUNT: Final = 10**10
+# A hundred million. No call has used as much; a figure beyond is a mistake, and sums of such might not fit into a ledger.
+_LARGEST_COUNT: Final = 10**8
 
 
 def fields(value: object) -> Mapping[str, Any]:

@@ -72,7 +72,9 @@ _FINISHED_TYPES = frozenset(
 _ANSWER_TEXT = ("prompt", "response", "message", "context", "thinking")
 _MAX_DETAILS = 8192
 _MAX_COUNTS = 40
-_LARGEST_AMOUNT = 9_000_000  # of money, seconds and the like: what a ledger can hold
+_LARGEST_AMOUNT = (
+    2_000_000  # of money, seconds and the like: a ledger takes twice as much of one call
+)
 
 
 def is_quiet(top: Mapping[str, Any]) -> bool:

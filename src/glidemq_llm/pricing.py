@@ -24,7 +24,9 @@ OnUnpriced = _Policy | Callable[[Usage], Number | None]
 
 _MILLION = 10**6
 _HALF = Decimal("0.5")
-_LARGEST = 9_000_000  # dollars that a ledger can hold: a sum beyond is a mistake of the figures
+_LARGEST = (
+    4_500_000  # dollars that a ledger takes of one call: a sum beyond is a mistake of the figures
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from glidemq_core import Budget, GlideMQError, InvalidOption, Ledger, Queue
+from glidemq_core import Budget, InvalidOption, Ledger, Queue
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,14 @@ from glidemq_core import Budget, GlideMQError, InvalidOption, Ledger, Queue
         {"token_weights": {"input": "1"}},
         {"max_total_cost": "NaN"},
         {"max_costs": {"search": -1}},
+        {"max_tokens": {"": 1}},
+        {"max_tokens": {5: 1}},
+        {"max_tokens": None},
+        {"max_costs": {"\ud800": 1}},
+        {"token_weights": {None: 1}},
+        {"token_weights": {"x" * 65: 1}},
+        {"cost_unit": "\ud800"},
+        {"cost_unit": b"usd"},
         {"on_exceeded": "park"},
         {"window": "week"},
         {"time_zone": "Mars/Olympus"},
@@ -36,11 +44,24 @@ def test_wrong_option_of_a_budget_is_named(wrong: dict[str, object]):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"call": ""}, {"call": "a\nb"}, {"tokens": {"input": 10**10}}, {"ttl": 0}, {"limits": ["x"]}],
+    [
+        {"call": ""},
+        {"call": "a\nb"},
+        {"tokens": {"input": 10**10}},
+        {"tokens": "input"},
+        {"costs": {"total": 5 * 10**6}},
+        {"budgets": "b"},
+        {"budgets": None},
+        {"ttl": 0},
+        {"limits": ["x"]},
+        {"limits": {"x": 5}},
+        {"limits": 5},
+    ],
+    ids=str,
 )
 async def test_wrong_option_of_a_reserve_is_refused_here(url: str, wrong: dict[str, object]):
     async with Ledger(connection=url) as ledger:
-        with pytest.raises(GlideMQError):
+        with pytest.raises(InvalidOption, match=next(iter(wrong))):
             await ledger.reserve(**{"call": "a/1/1", **wrong})
 
 
