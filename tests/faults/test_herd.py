@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 CALL = INPUT + 5
 JOBS = 5_000
 WORKERS = 64
-PER_MINUTE = 15_000  # well below what the workers could do
+PER_MINUTE = 18_000  # well below what the workers could do
 BURST = 120
 LONGEST = 20_000  # microseconds that a function may hold the server
 

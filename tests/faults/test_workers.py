@@ -65,7 +65,7 @@ async def test_death_beside_any_call_of_a_worker_loses_no_job(
     doomed = workers.start(concurrency=2, env={"GLIDEMQ_FAILPOINT": f"{point}:{count}"}, **PATIENT)
 
     assert await doomed.until_ended() == -9
-    workers.start(concurrency=4, **HEIR)
+    workers.start(concurrency=6, **HEIR)
 
     await results(queue, handles)
     await audit(server, queue, ids_of(handles), workers.all)
