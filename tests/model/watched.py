@@ -15,6 +15,7 @@ from tests.lua.engine import Claim, Engine, TurnReply
 
 ENDED = frozenset({"completed", "failed", "cancelled"})
 LEASE = 2000
+KEPT = 20  # ended jobs of a state
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ class WatchedQueue:
                 and id not in self.removed
             ):
                 self.ends[id] += 1  # it ended and was removed at once
+        gone = {self.jobs[id].state for id in self.jobs.keys() - after.keys() - self.removed}
+        left = Counter(seen.state for seen in after.values())
+        assert all(left[state] >= KEPT for state in gone & ENDED), "only what is too many goes"
         self.jobs = after
 
     def unchanged(self, what: str) -> None:
