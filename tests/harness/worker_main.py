@@ -10,6 +10,7 @@ does with a job is chosen by the job's name; see HANDLERS.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +248,16 @@ def limited_chat(port: int) -> Any:
     return chat_handler({"openai": client}, settings=settings)
 
 
+def later(make: Callable[..., Any], *arguments: object) -> Any:
+    """A handler that is made for its first job: an SDK's import takes longer than most tests."""
+    made = functools.cache(lambda: make(*arguments))
+
+    async def handle(job: Any) -> object:
+        return await made()(job)
+
+    return handle
+
+
 async def work(settings: dict[str, Any]) -> None:
     """One worker, until it is told to stop."""
     from glidemq_core import Worker, _glide_setup
@@ -259,7 +271,10 @@ async def work(settings: dict[str, Any]) -> None:
     if "FAKE_PROVIDER_PORT" in os.environ:
         port = int(os.environ["FAKE_PROVIDER_PORT"])
         handlers |= paying(journal, port)
-        handlers |= {"agent": agent(journal, port), "limited_chat": limited_chat(port)}
+        handlers |= {
+            "agent": later(agent, journal, port),
+            "limited_chat": later(limited_chat, port),
+        }
     worker = Worker(settings["queue"], handlers, connection=settings["url"], **settings["worker"])
     journal.note("up", worker=worker.name)
     await worker.run()
