@@ -21,7 +21,7 @@ from glidemq_core import (
 )
 from glidemq_core.ledger import Ledger
 from tests.harness.fsck import fsck
-from tests.harness.processes import eventually
+from tests.harness.jobs import read, until_state
 from tests.harness.servers import Cluster
 
 pytestmark = pytest.mark.faults
@@ -46,10 +46,6 @@ async def queues(cluster: Cluster, names: list[str]) -> AsyncIterator[list[Queue
         await queue.close()
         node = cluster.node_of(f"glidemq:{{{queue.name}}}")
         assert fsck(node, queue.name) == []
-
-
-async def read(stream):
-    return [chunk async for chunk in stream]
 
 
 async def test_jobs_streams_and_results_of_three_nodes_at_once(cluster: Cluster, queues):
@@ -153,7 +149,7 @@ async def test_children_and_cancellations_cross_nodes(cluster: Cluster, queues):
         )
         await a.cancel(flow.id)
         grandchild = flow.children["parent"].children["leaf"].id
-        await eventually(lambda: _is(c, grandchild, "cancelled"), 10)
+        await until_state(c, grandchild, "cancelled")
         flow = await flows.add(
             FlowJob(
                 name="parent",
@@ -164,11 +160,6 @@ async def test_children_and_cancellations_cross_nodes(cluster: Cluster, queues):
         with pytest.raises(JobFailed, match="child_failed"):
             await a.result(flow.id, timeout=30)
     await flows.close()
-
-
-async def _is(queue: Queue, id: str, state: str) -> bool:
-    job = await queue.get(id)
-    return job is not None and job.state == state
 
 
 async def test_waits_steps_and_cancels_hold_on_every_node(cluster: Cluster, queues):
@@ -191,14 +182,14 @@ async def test_waits_steps_and_cancels_hold_on_every_node(cluster: Cluster, queu
     async with Workers(cluster, queues, handler):
         for queue in queues:
             job = await queue.add("n", 60)
-            await eventually(lambda queue=queue, job=job: _is(queue, job.id, "suspended"))
+            await until_state(queue, job.id, "suspended")
             await job.signal("go", queue.name)
             assert await job.result(timeout=30) == queue.name
             assert kept_text(await read(job.stream())) == "ab"
             late = await queue.add("n", 0.1)
             assert await late.result(timeout=30) == "late"
             gone = await queue.add("n", 60)
-            await eventually(lambda queue=queue, gone=gone: _is(queue, gone.id, "suspended"))
+            await until_state(queue, gone.id, "suspended")
             await gone.cancel()
             with pytest.raises(JobCancelled):
                 await gone.result(timeout=30)

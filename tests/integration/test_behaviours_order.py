@@ -8,6 +8,7 @@ import pytest
 
 from glidemq_core import NewJob, Queue, Worker, WrongState
 from tests.harness.fsck import fsck
+from tests.harness.jobs import until_counted
 from tests.harness.processes import eventually
 
 
@@ -217,7 +218,7 @@ async def test_paused_queue_starts_nothing_after_the_current_ones_and_resumes(qu
         assert await queue.is_paused()
         gate.set()
         # The claims that were in hand are finished, and nothing is left with the worker.
-        await eventually(lambda: idle(queue))
+        await until_counted(queue, active=0)
         started = len(running)
         await queue.add("n", 1000)
         assert (len(running), (await queue.counts())["waiting"]) == (started, 1001 - started)
@@ -227,26 +228,18 @@ async def test_paused_queue_starts_nothing_after_the_current_ones_and_resumes(qu
         await eventually(lambda: len(done) == 1001, 20)
 
 
-async def idle(queue):
-    return (await queue.counts())["active"] == 0
-
-
 async def test_job_added_to_a_paused_queue_starts_at_the_resume(queue, work, starts):
     await queue.pause()
     async with work(starts):
         await queue.add("n", "first")
         await queue.add("n", "due", delay=0.05)
-        await eventually(lambda: promoted(queue))
+        await until_counted(queue, waiting=2)
         assert starts.data == []
 
         await queue.resume()
         resumed_at = time.monotonic()
         await starts.until(2)
         assert max(starts.times.values()) - resumed_at < 2
-
-
-async def promoted(queue):
-    return (await queue.counts())["waiting"] == 2
 
 
 async def test_pause_outlives_its_workers(queue, work, starts):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from glidemq_core import Keep, NewJob, WrongState
-from tests.harness.jobs import until_state
+from tests.harness.jobs import until_counted, until_state
 from tests.harness.processes import eventually
 
 
@@ -25,13 +25,12 @@ async def quiet(job):
 
 
 async def done_with(queue, count):
-    await eventually(lambda: nothing_left(queue), 10)
+    await until_done(queue)
     return await queue.jobs("completed", limit=count)
 
 
-async def nothing_left(queue):
-    counts = await queue.counts()
-    return not counts["waiting"] and not counts["active"] and not counts["delayed"]
+async def until_done(queue):
+    await until_counted(queue, waiting=0, active=0, delayed=0)
 
 
 def keys_of(server, queue, job):
@@ -45,7 +44,7 @@ async def test_job_removed_at_once_leaves_nothing_beyond_the_grace_time(
     async with work(busy):
         job = await queue.add("n", data, remove_on_complete=True, remove_on_fail=True)
         await queue.signal(job.id, "early")
-        await eventually(lambda: nothing_left(queue))
+        await until_done(queue)
     left = keys_of(any_server, queue, job)
     root = f"glidemq:{{{queue.name}}}:job:{job.id}"
     assert left == [root, f"{root}:chunks"]
@@ -127,7 +126,7 @@ async def test_failed_and_completed_jobs_are_counted_apart(queue, work):
         await queue.add_many(
             NewJob(name="n", data=i, remove_on_complete=2, remove_on_fail=3) for i in range(20)
         )
-        await eventually(lambda: nothing_left(queue), 10)
+        await until_done(queue)
     counts = await queue.counts()
     assert (counts["completed"], counts["failed"]) == (2, 3)
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from glidemq_core import Ledger, Queue, Throttle, Worker
+from tests.harness.jobs import until_counted
 from tests.harness.processes import eventually
 
 HANDLER = """
@@ -93,11 +94,7 @@ async def test_waiting_job_is_listed_with_its_reason_and_signalled(url):
         Worker(queue.name, ask, connection=url),
     ):
         job = await queue.add("n")
-
-        async def waits():
-            return await queue.suspended()
-
-        await eventually(waits)
+        await until_counted(queue, suspended=1)
         listed = await asyncio.to_thread(glidemq, url, "suspended", "cli-people", "--json")
         table = await asyncio.to_thread(glidemq, url, "suspended", "cli-people")
         sent = await asyncio.to_thread(
@@ -121,11 +118,7 @@ async def test_signal_that_nobody_waits_for_is_kept_and_says_so(url):
         Worker(queue.name, ask, connection=url),
     ):
         job = await queue.add("n")
-
-        async def waits():
-            return await queue.suspended()
-
-        await eventually(waits)
+        await until_counted(queue, suspended=1)
         sent = await asyncio.to_thread(glidemq, url, "signal", queue.name, job.id, "approve")
 
     assert (sent.returncode, sent.stdout) == (0, "")
@@ -146,12 +139,7 @@ async def test_list_says_who_runs_a_job_and_why_one_has_failed(url):
     ):
         await queue.add("n")
         failed = await queue.add("n", "fail")
-
-        async def both():
-            counts = await queue.counts()
-            return counts["active"] and counts["failed"]
-
-        await eventually(both)
+        await until_counted(queue, active=1, failed=1)
         active = await asyncio.to_thread(glidemq, url, "list", queue.name, "active")
         ended = await asyncio.to_thread(glidemq, url, "list", queue.name, "failed")
         known = json.loads(
@@ -198,7 +186,8 @@ async def test_what_runs_where_and_for_how_much_is_listed_and_all_of_it_stopped(
         Queue("cli-stop", connection=url) as queue,
         Worker(queue.name, spend, connection=url, concurrency=2, name="night"),
     ):
-        ids = [(await queue.add("n")).id for _ in range(4)]
+        for _ in range(4):
+            await queue.add("n")
 
         async def both_have_spent():
             return [job.progress for job in await queue.jobs("active")] == ["spent"] * 2
@@ -221,11 +210,7 @@ async def test_what_runs_where_and_for_how_much_is_listed_and_all_of_it_stopped(
                 for state in ("active", "waiting", "failed")
             )
         )
-
-        async def all_cancelled():
-            return {(await queue.get(id)).state for id in ids} == {"cancelled"}
-
-        await eventually(all_cancelled)
+        await until_counted(queue, cancelled=4)
 
     (worker,) = json.loads(workers.stdout)
     assert (worker["name"][:5], worker["jobs"]) == ("night", 2)
@@ -245,11 +230,7 @@ async def test_texts_of_others_are_listed_as_they_are_and_do_not_move_the_termin
         Worker(queue.name, fail, connection=url),
     ):
         job = await queue.add("n")
-
-        async def failed():
-            return (await queue.counts())["failed"]
-
-        await eventually(failed)
+        await until_counted(queue, failed=1)
         listed = await asyncio.to_thread(glidemq, url, "list", "cli-odd", "failed")
 
     assert "no [/red] and [bold] \ufffd[2J" in listed.stdout

@@ -8,7 +8,7 @@ from glidemq_core._target import parse
 from glidemq_core.fsck import KEY_TABLE
 from glidemq_core.fsck import fsck as fsck_through_client
 from tests.harness.fsck import fsck
-from tests.harness.processes import eventually
+from tests.harness.jobs import until_state
 
 
 async def write(job):
@@ -27,10 +27,6 @@ async def write(job):
         raise ValueError("no")
 
 
-async def is_in(job, state):
-    return (await job.snapshot()).state == state
-
-
 async def prepare(url, name):
     """A queue with a job of each kind. Answers its root key."""
     async with Queue(name, connection=url) as queue, Ledger(connection=url) as ledger:
@@ -41,10 +37,10 @@ async def prepare(url, name):
                 async for _ in job.stream():
                     pass
             parked = await queue.add("n", "park", job_id="parked")
-            await eventually(lambda: is_in(parked, "suspended"))
+            await until_state(queue, parked.id, "suspended")
             await queue.signal("parked", "other")
             poor = await queue.add("n", "spend", job_id="poor", budgets=["empty"])
-            await eventually(lambda: is_in(poor, "delayed"))
+            await until_state(queue, poor.id, "delayed")
         await queue.add("n", job_id="late", delay=60, ttl=90)
         await queue.add("n", job_id="next")
         await queue.add("n", job_id="cancelled")

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from glidemq_core import Budget, InvalidOption, JobFailed, Ledger, kept_text
-from tests.harness.jobs import lose
+from tests.harness.jobs import lose, until_state
 from tests.harness.processes import eventually
 
 
@@ -380,10 +380,6 @@ async def test_handler_in_a_thread_is_parked_while_it_has_not_started(queue, wor
     async with Ledger(connection=any_url) as ledger, work(lambda job: job.run):
         await ledger.open_budget("b", pause)
         job = await queue.add("n", budgets=["b"], estimate={"tokens": 10})
-
-        async def parked():
-            return (await job.snapshot()).state == "delayed"
-
-        await eventually(parked)
+        await until_state(queue, job.id, "delayed")
         await ledger.update_budget("b", Budget(max_total_tokens=10, on_exceeded="pause"))
         assert await job.result(timeout=5) == 2

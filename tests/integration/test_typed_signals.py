@@ -10,7 +10,7 @@ import pydantic
 import pytest
 
 from glidemq_core import InvalidOption, JobFailed, SignalMismatch
-from tests.harness.processes import eventually
+from tests.harness.jobs import until_state
 
 
 class Approval(msgspec.Struct):
@@ -77,11 +77,7 @@ async def test_handler_is_told_of_data_that_do_not_fit_and_may_wait_again(queue,
     async with work(handler):
         job = await queue.add("n")
         await queue.signal(job.id, "go", {"ok": "perhaps"}, signal_id="x")
-
-        async def waits_again():
-            return (await job.snapshot()).state == "suspended"
-
-        await eventually(waits_again)
+        await until_state(queue, job.id, "suspended")
         await job.signal("go", {"ok": True})
         assert await job.result(timeout=5) == [[["data.ok", "x"]], True]
 
