@@ -223,16 +223,17 @@ async def test_closing_one_queue_leaves_the_others_of_its_server_alone(any_url, 
 
 
 async def test_result_is_delivered_in_a_process_with_a_worker_that_is_stopping(queue, work):
-    release = asyncio.Event()
+    begun, release = asyncio.Event(), asyncio.Event()
 
     async def handler(job):
+        begun.set()
         await release.wait()
         return "done"
 
     worker = work(handler)
     async with worker:
         job = await queue.add("n")
-        await until_state(queue, job.id, "active")
+        await begun.wait()
         stopping = asyncio.create_task(worker.stop())
         release.set()
         assert await job.result(timeout=5) == "done"

@@ -13,6 +13,7 @@ from glidemq_core import NewJob, Queue, Throttle, Throttled, Worker
 from glidemq_core._threads import run_in_thread
 from glidemq_core.ledger import Ledger
 from tests.harness.jobs import until_state
+from tests.harness.processes import eventually
 from tests.harness.servers import Look
 
 
@@ -23,11 +24,14 @@ async def ledger(any_url: str) -> AsyncIterator[Ledger]:
 
 
 class Calls:
-    """A handler that notes when its calls began, and how many ran at once."""
+    """A handler that notes when its calls began, and how many ran at once.
 
-    def __init__(self, tokens: int = 10, *, pause: float = 0.0, fails: bool = False) -> None:
+    `meet`: calls stay open until that many are, and a moment more.
+    """
+
+    def __init__(self, tokens: int = 10, *, meet: int = 0, fails: bool = False) -> None:
         self.tokens = tokens
-        self.pause = pause
+        self.meet = meet
         self.fails = fails
         self.begun = time.monotonic()
         self.started: list[float] = []
@@ -38,7 +42,9 @@ class Calls:
             self.started.append(time.monotonic())
             self.running += 1
             self.most = max(self.most, self.running)
-            await asyncio.sleep(self.pause)
+            if self.meet:
+                await eventually(lambda: self.most >= self.meet)
+                await asyncio.sleep(0.02)
             self.running -= 1
             call.tokens = {"input": self.tokens}
             if self.fails:
@@ -88,7 +94,7 @@ async def test_failed_calls_count_too(queue: Queue, work: Callable[..., Worker])
 
 
 async def test_no_more_calls_run_at_one_time_than_said(queue: Queue, work: Callable[..., Worker]):
-    calls = Calls(pause=0.02)
+    calls = Calls(meet=3)
 
     async with work(calls, concurrency=10):
         await add_and_wait([queue], 12, {"p": Throttle(concurrency=3)})

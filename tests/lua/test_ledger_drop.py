@@ -49,10 +49,10 @@ def test_nothing_is_left_of_a_budget_that_is_gone(ledger: LedgerEngine):
     ledger.open(total=100, on="pause", window="day", start=now - 1000, stop=now + 60_000)
     ledger.reserve("w/1/1", 160, waiter=waiter("w"))
     ledger.call("ledger_drop", id="b", after_ms=1)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 20
     while "budget:b" in ledger.names():
         assert time.monotonic() < until
-    ledger.advance(501)
+    ledger.advance(10_000)  # entries are as old as the server's own clock says
 
     ledger.upkeep(ack=[entry for entry, *_ in ledger.upkeep()[3]])
 
@@ -77,9 +77,9 @@ def test_all_who_wait_for_a_dropped_budget_are_woken_and_told_until_when_it_is_t
         ledger.reserve(f"{name}/1/1", 160, waiter=waiter(name))
 
     ledger.call("ledger_drop", id="b", after_ms=60_000)
-    ledger.advance(501)
+    ledger.advance(10_000)  # as above
 
     ((_, _, name, generation, jobs),) = ledger.upkeep()[3]
     assert (name, generation, jobs) == ("b", 1, "v\nw")
     verdict, refusal, seen = ledger.reserve("v/1/1", 160, waiter=waiter("v"))
-    assert (verdict, 58_000 < refusal["gone_in"] < 59_500, seen) == ("budget", True, 1)
+    assert (verdict, refusal["gone_in"], seen) == ("budget", 50_000, 1)
