@@ -24,7 +24,9 @@ BUDGET = Budget(
 async def test_shown_budget_has_its_caps_and_what_is_used(url):
     async with Ledger(connection=url) as ledger:
         await ledger.open_budget("b", BUDGET)
-        held = await ledger.reserve("c/1/1", tokens={"input": 10}, budgets=["b"])
+        held = await ledger.reserve(
+            "c/1/1", tokens={"input": 10}, costs={"total": "0.1"}, budgets=["b"]
+        )
         await held.settle(tokens={"input": 8}, costs={"total": "0.000000001"})
 
     shown = json.loads(glidemq(url, "budget", "show", "b", "--json").stdout)
