@@ -238,6 +238,56 @@ class LiteLLM(OpenAIChat):
         return client(model=f"openai/{model}", messages=turn, stream=True, **self._more)
 
 
+class LiteLLMResponses(OpenAIResponses):
+    """The same for the Responses API."""
+
+    name = "litellm.responses"
+    sdk = "litellm"
+
+    def make(self, provider: Provider, **options: Any) -> Any:
+        import litellm
+
+        self._more = {"api_base": provider.openai_url, "api_key": "k"}
+        return litellm.aresponses
+
+    def make_now(self, provider: Provider) -> Any:
+        import litellm
+
+        self.make(provider)
+        return litellm.responses
+
+    async def close(self, client: Any) -> None:
+        pass
+
+    def close_now(self, client: Any) -> None:
+        pass
+
+    async def stream(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> Any:
+        return await client(
+            model=self._known(model), input=prompt, stream=True, **self._more, **more
+        )
+
+    async def whole(self, client: Any, model: str, prompt: str = "say it", **more: Any) -> str:
+        answer = await client(model=self._known(model), input=prompt, **self._more, **more)
+        return answer.output[-1].content[0].text
+
+    def whole_now(self, client: Any, model: str) -> str:
+        answer = client(model=self._known(model), input="say it", **self._more)
+        return answer.output[-1].content[0].text
+
+    def stream_now(self, client: Any, model: str) -> Any:
+        return client(model=self._known(model), input="say it", stream=True, **self._more)
+
+    def _known(self, model: str) -> str:
+        """Its name, of a model that streams: of others LiteLLM makes streams up from whole answers."""
+        import litellm
+
+        name = f"openai/{model}"
+        facts = {"litellm_provider": "openai", "supports_native_streaming": True}
+        litellm.register_model({model: facts, name: facts})
+        return name
+
+
 class Gemini(Api):
     """google-genai."""
 

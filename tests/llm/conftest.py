@@ -33,6 +33,7 @@ from tests.harness.llm_clients import (
     Cohere,
     Gemini,
     LiteLLM,
+    LiteLLMResponses,
     Mistral,
     Ollama,
     OpenAIChat,
@@ -165,6 +166,7 @@ APIS = (
     Anthropic,
     # Its own code warns of deprecations.
     pytest.param(LiteLLM, marks=pytest.mark.filterwarnings("ignore")),
+    pytest.param(LiteLLMResponses, marks=pytest.mark.filterwarnings("ignore")),
 )
 
 

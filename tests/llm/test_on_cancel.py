@@ -176,7 +176,7 @@ async def test_sync_client_reads_on_before_its_thread_ends(provider, model, plan
 
 
 async def test_draining_changes_nothing_for_streams_that_break(api, client, model, plan, run):
-    plan(Behaviour(tokens=9, faults={3: "malformed"}), Behaviour(tokens=5))
+    plan(Behaviour(tokens=9, faults={3: "end"}), Behaviour(tokens=5))
     wrapped = wrap(client, on_cancel="drain")
 
     async def handler(_job):

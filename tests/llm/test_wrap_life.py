@@ -207,6 +207,8 @@ async def test_the_queue_waits_as_long_as_the_provider_asks(
 async def test_broken_stream_is_tried_again_from_the_start(
     api, client, provider, model, plan, run, fault
 ):
+    if (api.name, fault) == ("litellm.responses", "malformed"):
+        pytest.skip("there LiteLLM leaves out events that it can't read")
     plan(Behaviour(tokens=9, input=20, faults={3: fault}), Behaviour(tokens=5, input=20))
 
     ended = await run(streaming(api, client, model), attempts=2)
@@ -242,7 +244,12 @@ async def test_end_without_its_marker_is_no_success(api, client, provider, model
 
     assert ended.job.state == "failed"
     # litellm sees it by itself since 1.110.
-    assert ended.job.error.error_class.endswith(("StreamInterrupted", "MidStreamFallbackError"))
+    errors = (
+        "StreamInterrupted",
+        "MidStreamFallbackError",
+        "litellm.exceptions.APIConnectionError",
+    )
+    assert ended.job.error.error_class.endswith(errors)
 
 
 async def test_silence_before_the_first_event_ends_the_call(
