@@ -47,15 +47,15 @@ const later = (a, b) => { // ids are TIME-NUMBER
 };
 function follow(job) {
   const source = new EventSource(`/jobs/${job}/stream`);
-  let kept = [], latest; // what stands, and the model call that began last
+  let kept = []; // what stands
   const on = (type, act) => source.addEventListener(type, event => {
     act({id: event.lastEventId, ...JSON.parse(event.data)});
     at("answer").textContent = kept.map(chunk => chunk.content).join("");
   });
-  on("start", ({id, fields}) => kept.push({id, call: latest = fields.call, begins: true, content: ""}));
-  on("content", chunk => kept.push({...chunk, call: chunk.fields?.call ?? latest}));
+  on("start", chunk => kept.push(chunk));
+  on("content", chunk => kept.push(chunk));
   on("reset", ({fields}) => {
-    const begin = kept.findLastIndex(chunk => chunk.begins && chunk.call === fields.call);
+    const begin = kept.findLastIndex(chunk => chunk.type === "start" && chunk.call === fields.call);
     if (fields.keep_upto) kept = kept.filter(chunk => !later(chunk.id, fields.keep_upto));
     else if (begin >= 0) kept = kept.filter((chunk, i) => i < begin || chunk.call !== fields.call);
   });

@@ -1,16 +1,19 @@
 --- stream_read_many: new chunks of several jobs, bounded in bytes, with the end of those that have ended.
 -- keys   1  root of the queue
--- args   1  map {jobs: [[id, after]…], limit: int, bytes: int}; after "" reads from the beginning
+-- args   1  map {jobs: [[id, after, look?]…], limit: int, bytes: int}; after "" reads from the beginning; look: say
+--           which model call is open at `after`
 -- reply  per job, in order: [entries [[id, [field, value…]]…], first id kept if chunks after `after` are trimmed,
---        end: "" while it may still grow, else the state or "gone"]; fewer rows than jobs when `bytes` is reached
+--        end: "" while it may still grow, else the state or "gone", the open call or ""]; fewer rows than jobs when
+--        `bytes` is reached
 -- error  ARG
--- cost   O(chunks returned); at most 256 jobs and `limit` chunks each
+-- cost   O(chunks returned); at most 256 jobs and `limit` chunks each, and 64 more for a look
 local arg = require('lib.arg')
 local job = require('lib.job')
 local layout = require('lib.layout')
 local reply = require('lib.reply')
 
 local MAX_JOBS = 256
+local LOOK = 64 -- a writer marks each so manieth chunk of a run with the call that is open
 
 local function size_of(entries)
   local bytes = 0
@@ -60,10 +63,34 @@ local function ending(root, id)
   return job.TERMINAL[record.state] and record.state or ''
 end
 
-local function read(root, id, after, limit)
+local function facts(entry, run)
+  local is_json, found = pcall(cjson.decode, entry[2][6] == run and entry[2][10] or '')
+  return is_json and type(found) == 'table' and found or {}
+end
+
+--- The call that is open before `entries`, in the run that wrote them; else "". See open_after of `_chunk.py`.
+local function open_call(key, after, entries)
+  local run, ended = entries[1][2][6], {}
+  for _, entry in ipairs(redis.call('XREVRANGE', key, after, '-', 'COUNT', LOOK)) do
+    local kind, found = entry[2][2], facts(entry, run)
+    local call = found._call or (kind == 'start' and found.call)
+    if kind == 'done' or kind == 'reset' then
+      ended[found.call or ''] = true
+    end
+    if type(call) == 'string' then
+      return ended[call] and '' or call
+    end
+  end
+  return ''
+end
+
+local function read(root, wanted, limit)
+  local id, after = wanted[1], wanted[2]
   local key = layout.satellite(root, id, 'chunks')
   local entries = redis.call('XRANGE', key, after == '' and '-' or '(' .. after, '+', 'COUNT', limit)
-  return { entries, gap(key, after), #entries == 0 and ending(root, id) or '' }, size_of(entries)
+  local has_any = #entries > 0
+  local call = wanted[3] and has_any and after ~= '' and open_call(key, after, entries) or ''
+  return { entries, gap(key, after), has_any and '' or ending(root, id), call }, size_of(entries)
 end
 
 local function check(jobs)
@@ -82,7 +109,7 @@ local function stream_read_many(keys, args)
   local rows = {}
   for i, wanted in ipairs(jobs) do
     if left > 0 then
-      local row, bytes = read(root, wanted[1], wanted[2], limit)
+      local row, bytes = read(root, wanted, limit)
       rows[i] = row
       left = left - bytes
     end

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from ._chunk import MARK, MARK_EACH, open_after
 from ._client import Client
 from ._codec import checked_text, dumps
 from ._run import Run
@@ -50,6 +51,11 @@ class ChunkWriter:
     def put(self, run: Run, type: str, content: str, fields: Mapping[str, object]) -> None:
         """Take one chunk; it is on its way before the next pause of the loop ends."""
         content = checked_text(content, "content")
+        call = fields.get("call")
+        if isinstance(call, str):
+            run.open_call = open_after(run.open_call, type, call)
+        if run.open_call and (run.seq + 1) % MARK_EACH == 0:
+            fields = {**fields, MARK: run.open_call}
         piece = [type, content, dumps(fields, "fields")] if fields else [type, content]
         run.seq += 1
         if not run.unsent and not run.in_flight:

@@ -11,6 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, NoReturn, TypeVar, cast
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Column, Table
@@ -56,7 +57,9 @@ def parsed(text: str) -> Any:
 
 
 def _plain(value: object) -> Any:
-    """Dataclasses as dictionaries; everything else is left for `str`."""
+    """Dataclasses and structs as dictionaries; everything else is left for `str`."""
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     return value

@@ -12,8 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import msgspec
-
+from ._chunk import Chunk, Naming
 from ._client import Client, Subscriber
 from .errors import ConnectionLost, GlideMQError, StreamGap
 
@@ -24,28 +23,6 @@ _CALL_BYTES: Final = 262_144
 _CALL_JOBS: Final = 256
 _LIMIT: Final = 512
 _HIGH_WATER: Final = 2048
-_fields = msgspec.json.Decoder(dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One entry of a job's stream.
-
-    Attributes:
-        id: Its place in the stream; give the last one seen as `after=` to go on from there.
-        type: "content", "reasoning", "tool_call", "usage", ..., "reset" (drop the text since `fields["keep_upto"]`),
-            "gap" (older chunks have been trimmed), "end" (the last one; `content` is the job's state).
-        content: Its text.
-        epoch: The run that wrote it. `seq`: its number within that run, from 1.
-        fields: Further facts.
-    """
-
-    id: str
-    type: str
-    content: str = ""
-    epoch: int = 0
-    seq: int = 0
-    fields: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +43,7 @@ class Reader:
         self.job_id = job_id
         self.position = after
         self.is_explicit = after != ""
+        self.naming = Naming(after)
         self.chunks: deque[Chunk] = deque()
         self.failure: GlideMQError | None = None
         self.is_ended = False
@@ -234,7 +212,9 @@ class Hub:
 
     async def _read(self, readers: list[Reader]) -> None:
         args: dict[str, object] = {
-            "jobs": [[reader.job_id, reader.position] for reader in readers],
+            "jobs": [
+                [reader.job_id, reader.position, not reader.naming.is_known] for reader in readers
+            ],
             "limit": _LIMIT,
             "bytes": _CALL_BYTES,
         }
@@ -249,7 +229,9 @@ class Hub:
             elif self._deliver(reader, *rows[i]):
                 self._dirty.setdefault(reader.job_id, False)
 
-    def _deliver(self, reader: Reader, entries: list[Any], gap: bytes, end: bytes) -> bool:
+    def _deliver(
+        self, reader: Reader, entries: list[Any], gap: bytes, end: bytes, call: bytes
+    ) -> bool:
         """Give a reader its chunks; answers whether there may be more right away."""
         if gap and reader.is_explicit:
             reader.failure = StreamGap(reader.job_id, after=reader.position, first=gap.decode())
@@ -257,7 +239,7 @@ class Hub:
         elif gap:
             reader.chunks.append(Chunk(gap.decode(), "gap", gap.decode()))
         if not reader.is_ended:
-            reader.chunks.extend(chunk_of(entry_id, fields) for entry_id, fields in entries)
+            reader.chunks.extend(reader.naming.chunks(entries, call))
         if entries:
             reader.position = entries[-1][0].decode()
             reader.is_explicit = True
@@ -301,16 +283,3 @@ def _ending_of(texts: list[str]) -> Ending:
         return Ending(texts[0])
     state, result, error, reason, attempt = texts
     return Ending(state, result, error, reason, int(attempt))
-
-
-def chunk_of(entry_id: bytes, fields: list[bytes]) -> Chunk:
-    """A stream entry as a chunk."""
-    more = _fields.decode(fields[9]) if len(fields) > 9 else None
-    return Chunk(
-        entry_id.decode(),
-        fields[1].decode(),
-        fields[3].decode(),
-        int(fields[5]),
-        int(fields[7]),
-        more,
-    )

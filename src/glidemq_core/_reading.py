@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from . import _keys
+from ._chunk import Chunk, Naming
 from ._codec import loads
-from ._hub import Chunk, Ending, Hub, chunk_of
+from ._hub import Ending, Hub
 from ._opened import Opened
 from ._target import Target
 from ._units import Seconds, seconds, whole
@@ -193,11 +194,13 @@ class QueueReader:
         return await parts.client.call(name, self._root, args)
 
     async def _read_once(self, id: str, after: str, limit: int) -> list[Chunk]:
-        args: dict[str, object] = {"jobs": [[id, after]], "limit": limit, "bytes": 16_777_216}
-        entries, gap, end = (await self._call("stream_read_many", args))[0]
+        naming = Naming(after)
+        wanted = [id, after, not naming.is_known]
+        args: dict[str, object] = {"jobs": [wanted], "limit": limit, "bytes": 16_777_216}
+        entries, gap, end, call = (await self._call("stream_read_many", args))[0]
         if gap and after:
             raise StreamGap(id, after=after, first=gap.decode())
-        chunks = [chunk_of(entry_id, fields) for entry_id, fields in entries]
+        chunks = naming.chunks(entries, call)
         if end:
             chunks.append(Chunk(after, "end", end.decode()))
         return chunks

@@ -61,6 +61,7 @@ class Run:
         "journal",
         "limits",
         "on_stop",
+        "open_call",
         "open_waits",
         "options",
         "parked",
@@ -103,6 +104,7 @@ class Run:
         self.stop_reason: StopReason | None = None
         self.task: asyncio.Task[None] | None = None
         self.seq = 0
+        self.open_call = ""  # the model call that began last, while it writes
         self.unsent: list[list[str]] = []
         self.unsent_bytes = 0
         self.in_flight = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ._hub import Chunk, chunk_of
+from ._chunk import Chunk, Naming
 from .stream import kept_text
 
 if TYPE_CHECKING:
@@ -23,17 +23,17 @@ async def partial_text(run: Run, host: Host, begun: Mapping[str, Any]) -> str:
         begun: What was noted when it began: the run, and the number of the run's last chunk before.
     """
     chunks: list[Chunk] = []
-    after = ""
+    naming, after = Naming(), ""
     while True:
         args: dict[str, object] = {
             "jobs": [[run.id, after]],
             "limit": _PAGE,
             "bytes": _PAGE_BYTES,
         }
-        entries, _, _ = (await host.client.call("stream_read_many", host.root, args))[0]
+        entries, _, _, _ = (await host.client.call("stream_read_many", host.root, args))[0]
         if not entries:
             break
-        chunks += [chunk_of(entry_id, fields) for entry_id, fields in entries]
+        chunks += naming.chunks(entries)
         after = chunks[-1].id
     first = begun.get("seq", 0)
     return kept_text(one for one in chunks if one.epoch == begun["run"] and one.seq > first)

@@ -34,7 +34,7 @@ _to_json = msgspec.json.Encoder().encode
 
 
 def encode(chunk: Chunk) -> bytes:
-    """A chunk as one event: its id, its type as the event's name, and JSON of type, content, epoch, seq, fields.
+    """A chunk as one event: its id, its type as the event's name, and JSON of type, content, epoch, seq, call, fields.
 
     Line breaks in a chunk can't end the event or begin another: JSON escapes them in `data`, and an event's name that
     holds one is sent as `message`; the real type is in the data.
@@ -42,6 +42,8 @@ def encode(chunk: Chunk) -> bytes:
     data: dict[str, Any] = {"type": chunk.type, "content": chunk.content}
     if chunk.epoch:
         data |= {"epoch": chunk.epoch, "seq": chunk.seq}
+    if chunk.call:
+        data["call"] = chunk.call
     if chunk.fields:
         data["fields"] = chunk.fields
     return _event(chunk.type, chunk.id, data)

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from ._hub import Chunk, Hub, Reader
+from ._chunk import Chunk
+from ._hub import Hub, Reader
 
 __all__ = ["Chunk", "JobStream", "kept_text"]
 

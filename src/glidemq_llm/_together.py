@@ -1,4 +1,4 @@
-"""Model calls of one run that answer at the same time: from then on the chunks of each say whose they are."""
+"""Model calls of one run that answer at the same time: from then on the chunks of each say on the wire whose they are."""
 
 from __future__ import annotations
 

@@ -11,14 +11,14 @@ same for every vendor.
 | refusal | text, or what was filtered | |
 | citation | JSON | |
 | image | its address, if the vendor gives one | index, id, media_type, bytes, size ("1024x768"); partial="1": a draft |
-| usage | JSON of the usage | status |
-| error | message | category, code, retryable |
+| usage | JSON of the usage | call, status |
+| error | message | call, category, code, retryable |
 | reset | reason | call, attempt: drop what the call has written since its start |
 | done | finish reason | call, raw |
 
-`call` names the model call ("job/run/n"), `attempt` the job's attempt. While several calls of one job answer at the same
-time, each chunk has its `call`; one without belongs to the `start` before it. All of them have, as `Chunk.epoch` and
-`Chunk.seq`, the run that wrote them and their number there: a reader can go on from one, and drop what a lost run wrote.
+`call` names the model call ("job/run/n"), `attempt` the job's attempt. Every chunk of a call has its name as `Chunk.call`,
+whether or not it is among its fields, where it is only as often as need be. All have, as `Chunk.epoch` and `Chunk.seq`, the
+run that wrote them and their number there: a reader can go on from one, and drop what a lost run wrote.
 
 An image is never in the stream, where it would be kept beside every other chunk and sent to every reader: it is in the
 answer that the handler is given. Store it there, and tell readers where with a chunk of your own.

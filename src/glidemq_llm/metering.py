@@ -334,7 +334,7 @@ class MeteredCall:
             if self.settings.report and (usage.tokens or was_billed)
             else None
         )
-        pieces = self._named(self._last_pieces(usage, cost, error))
+        pieces = self._last_pieces(usage, cost, error)
         _together.end(self)
         self.settlement = Settlement(pieces=pieces, report=report, usage=usage, cost=cost)
         return self.settlement
@@ -469,17 +469,15 @@ class MeteredCall:
             "total_tokens": usage.total_tokens,
             "cost": str(cost.total) if cost is not None else None,
         }
-        pieces = [Piece(ChunkType.USAGE, json.dumps(facts), {"status": usage.status})]
+        named = {"call": self.call_id}  # by the time that these are written others may have begun
+        pieces = [Piece(ChunkType.USAGE, json.dumps(facts), {**named, "status": usage.status})]
         if error is None:
             finish = self.finish or Finish(FinishReason.CANCELLED, "")
-            pieces.append(
-                Piece(
-                    ChunkType.DONE, finish.reason, {"call": self.call_id, "raw": finish.raw[:200]}
-                )
-            )
+            pieces.append(Piece(ChunkType.DONE, finish.reason, {**named, "raw": finish.raw[:200]}))
         else:
             info = classify_error(error)
             more = {
+                **named,
                 "category": str(info.category),
                 "code": info.code or "",
                 "retryable": str(info.retryable).lower(),

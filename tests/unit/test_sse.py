@@ -34,7 +34,7 @@ async def stream_of(*chunks):
 
 
 def test_event_has_id_name_and_everything_of_the_chunk():
-    chunk = Chunk("17-2", "content", "hello", 3, 9, {"call": "c"})
+    chunk = Chunk("17-2", "content", "hello", 3, 9, {"index": "0"}, "j/1.1/1")
 
     (event,) = parse(sse.encode(chunk))
 
@@ -45,7 +45,8 @@ def test_event_has_id_name_and_everything_of_the_chunk():
         "content": "hello",
         "epoch": 3,
         "seq": 9,
-        "fields": {"call": "c"},
+        "call": "j/1.1/1",
+        "fields": {"index": "0"},
     }
 
 
