@@ -7,6 +7,8 @@ import pytest
 
 from tests.harness.recipes import COOKBOOK, promised, run
 
+pytestmark = pytest.mark.timeout(120)
+
 RECIPES = sorted(COOKBOOK.glob("[0-9][0-9]_*.py"))
 # Asks a model: what it says is not the same everywhere.
 UNSTEADY = {"01_first_job.py"}

@@ -10,6 +10,8 @@ import pytest
 
 from tests.harness.recipes import COOKBOOK, promised, run
 
+pytestmark = pytest.mark.timeout(120)
+
 RECIPES = {
     path.stem.removeprefix("with_"): path for path in (COOKBOOK / "frameworks").glob("with_*.py")
 }

@@ -14,6 +14,8 @@ import pytest
 from glidemq_llm.demo.local import local_model
 from tests.harness.recipes import COOKBOOK, promised, run
 
+pytestmark = pytest.mark.timeout(120)
+
 RECIPES = {path.stem.removeprefix("ask_"): path for path in (COOKBOOK / "vendors").glob("ask_*.py")}
 # The price is that of a table, which moves: as whose, and of which model.
 LISTED = {

@@ -22,7 +22,7 @@ def run(recipe: Path, url: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**keyless, "GLIDEMQ_URL": url, "NO_COLOR": "1", "PYTHONUNBUFFERED": "1", **env},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=110,  # the tests that run them have 120
         check=False,
     )
 

@@ -1,11 +1,13 @@
 """The command line, each command a process of its own."""
 
 import asyncio
+import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,18 @@ def glidemq(url: str, *arguments: str, **options) -> subprocess.CompletedProcess
     )
 
 
+@contextlib.contextmanager
+def running(url: str, *arguments: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A command that goes on until it is told to end; killed if it does not."""
+    command = [sys.executable, "-m", "glidemq_core.cli", *arguments, "--url", url]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=cwd, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_added_job_is_listed_and_counted(url):
     job_id = glidemq(url, "add", "cli-list", "shout", '{"text": "hi"}').stdout.strip()
 
@@ -42,27 +56,11 @@ def test_added_job_is_listed_and_counted(url):
 def test_worker_command_runs_a_handler_and_stream_follows_it(url, tmp_path):
     (tmp_path / "handlers.py").write_text(HANDLER)
     job_id = glidemq(url, "add", "cli-run", "shout", '{"text": "hi"}').stdout.strip()
-    worker = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "glidemq_core.cli",
-            "worker",
-            "cli-run",
-            "handlers:shout",
-            "--url",
-            url,
-        ],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with running(url, "worker", "cli-run", "handlers:shout", cwd=tmp_path) as worker:
         result = json.loads(glidemq(url, "result", "cli-run", job_id, "--timeout", "20").stdout)
         stream = glidemq(url, "stream", "cli-run", job_id).stdout
-    finally:
         worker.terminate()
-        _, told = worker.communicate(timeout=20)
+        _, told = worker.communicate(timeout=30)
 
     assert (result, stream.strip(), worker.returncode) == ({"said": "HI"}, "HI", 0)
     assert "takes jobs of queue cli-run" in told
@@ -70,17 +68,10 @@ def test_worker_command_runs_a_handler_and_stream_follows_it(url, tmp_path):
 
 def test_events_go_on_behind_the_one_that_was_seen(url):
     ids = [glidemq(url, "add", "cli-events", "shout").stdout.strip() for _ in range(2)]
-    follower = subprocess.Popen(
-        [sys.executable, "-m", "glidemq_core.cli", "events", "cli-events", "--after", "", "--json"],
-        env=os.environ | {"GLIDEMQ_URL": url},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with running(url, "events", "cli-events", "--after", "", "--json") as follower:
         seen = [json.loads(follower.stdout.readline()) for _ in ids]
-    finally:
         follower.send_signal(signal.SIGINT)
-        follower.communicate(timeout=20)
+        follower.communicate(timeout=30)
 
     assert [(event["type"], event["job_id"]) for event in seen] == [("added", id) for id in ids]
 
