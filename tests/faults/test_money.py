@@ -92,6 +92,7 @@ async def test_random_kills_and_lost_replies_never_grant_more_than_the_cap(
     for name, budget in zip(names, caps(), strict=True):
         await ledger.open_budget(name, budget)
     provider.usually(behaviour(5, first=0.25))  # so that kills come in the middle of calls
+    provider.plan("*", behaviour(5, faults={-1: "hang"}))  # and one does, whatever the timing
     chance = random.Random(34)
     env = {"FAKE_PROVIDER_PORT": str(provider.port)}
 
