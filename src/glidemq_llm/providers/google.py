@@ -139,8 +139,9 @@ class Breakable:
     async def __anext__(self) -> Any:
         try:
             return await self._stream.__anext__()
-        except BaseException:
+        except BaseException as error:
             self._has_ended = True
+            await _hang_up(error)
             raise
 
     async def aclose(self) -> None:
@@ -155,6 +156,14 @@ class Breakable:
             if not read.cancelled():
                 read.exception()
         await self._stream.aclose()
+
+
+async def _hang_up(error: BaseException) -> None:
+    """Close the response of an error that came in a stream: the SDK leaves that to the garbage collector."""
+    response: Any = getattr(getattr(error, "response", None), "response_stream", None)
+    close: Any = getattr(response, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def _sender(models: Any, name: str) -> str:
