@@ -143,9 +143,16 @@ def mapping_with(data: object, key: str, what: str) -> Mapping[str, Any]:
 
 
 def params_of(data: Mapping[str, Any], route: Route) -> dict[str, Any]:
-    """What goes to the provider as it is."""
+    """What goes to the provider as it is.
+
+    Raises:
+        UnrecoverableError: Its "params" are none.
+    """
     plain = {name: value for name, value in data.items() if name not in _RESERVED}
-    return {**plain, **(data.get("params") or {}), **route.params}
+    params: object = data.get("params") or {}
+    if not isinstance(params, Mapping):
+        raise UnrecoverableError('the "params" of a job are a mapping')
+    return {**plain, **cast("Mapping[str, Any]", params), **route.params}
 
 
 def usage_of(call: MeteredCall) -> dict[str, Any]:

@@ -82,6 +82,8 @@ def _route(entry: Mapping[str, Any], backends: Mapping[str, Backend]) -> Route:
     name = str(entry.get("model"))
     params: Mapping[str, Any] = fields(entry.get("params"))
     stated: str | None = entry.get("provider")
+    if not isinstance(stated, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] the data is a user's
+        raise UnrecoverableError(f"the provider of model {name!r} is not a name: {stated!r}")
     prefix, slash, rest = name.partition("/")
     provider = stated or (prefix if slash and prefix in backends else None)
     if provider in backends:

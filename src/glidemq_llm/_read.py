@@ -17,7 +17,7 @@ from glidemq_core._codec import sound_text
 EMPTY: Mapping[str, Any] = {}
 
 # A hundred million. No call has used as much; a figure beyond is a mistake, and sums of such might not fit into a ledger.
-_LARGEST_COUNT: Final = 10**8
+LARGEST_COUNT: Final = 10**8
 
 
 def fields(value: object) -> Mapping[str, Any]:
@@ -87,10 +87,15 @@ def number(value: object) -> int | None:
     """A count as an int; None for null, negatives, booleans, fractions, the absurdly large, and
     anything that is not a number.
     """
+    found = whole(value)
+    return found if found is not None and 0 <= found <= LARGEST_COUNT else None
+
+
+def whole(value: object) -> int | None:
+    """A whole number of any size as an int; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    is_count = isinstance(value, int) or value.is_integer()
-    return int(value) if is_count and 0 <= value <= _LARGEST_COUNT else None
+    return int(value) if isinstance(value, int) or value.is_integer() else None
 
 
 def first_number(source: Mapping[str, Any], *names: str) -> int:

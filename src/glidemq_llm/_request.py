@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from glidemq_llm._images import Kind, Medium, decoded_head, image_size
-from glidemq_llm._read import fields, first_number, items, number, plain, text
+from glidemq_llm._read import fields, first_number, items, number, plain, text, whole
 
 _PROMPT_KEYS = [
     "messages",
@@ -140,7 +140,8 @@ def read_prompt(request: Mapping[str, Any]) -> Prompt:
 def output_limit(request: Mapping[str, Any]) -> int | None:
     """The longest answer the request allows, over all its choices; None if it sets no limit."""
     holders = (request, *(fields(request.get(key)) for key in _NESTED_KEYS))
-    limit = next((found for h in holders if (found := first_number(h, *_OUTPUT_LIMITS))), None)
+    stated = (whole(holder.get(name)) or 0 for holder in holders for name in _OUTPUT_LIMITS)
+    limit = next((limit for limit in stated if limit > 0), None)
     return limit * choices(request) if limit else None
 
 

@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any, Final, Literal
 
 from glidemq_llm._images import medium_tokens
-from glidemq_llm._read import text
+from glidemq_llm._read import LARGEST_COUNT, text
 from glidemq_llm._request import (
     Prompt,
     choices,
@@ -91,7 +91,7 @@ def estimate_tokens(
         return own
     model = text(request.get("model")) or ""
     family = family_of(model, provider)
-    output_max = _output(request, expected_output or default_output)
+    output_max = min(_output(request, expected_output or default_output), LARGEST_COUNT)
     if own is not None:
         return Estimate(input=own, output_max=output_max, confidence="exact", base=own)
     prompt = read_prompt(request)

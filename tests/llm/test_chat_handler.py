@@ -275,6 +275,26 @@ async def test_mistake_in_a_fallback_shows_before_money_is_spent(clients, provid
     assert provider.calls(model=model) == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"params": ["temperature"]}, '"params" of a job are a mapping'),
+        ({"provider": ["openai"]}, "not a name: ['openai']"),
+    ],
+    ids=["params", "provider"],
+)
+async def test_data_of_the_wrong_kind_is_named_and_not_tried_again(
+    clients, provider, model, run, wrong, said
+):
+    data = {"model": f"openai/{model}", "messages": ASK, **wrong}
+
+    ended = await run(chat_handler(clients), data, attempts=3)
+
+    assert (ended.job.reason, ended.job.attempt) == ("unrecoverable", 1)
+    assert said in ended.job.error.message
+    assert provider.calls(model=model) == []
+
+
 async def test_missing_sdk_is_named_with_the_extra_that_brings_it(clients, model, run, monkeypatch):
     find = importlib.util.find_spec
 

@@ -104,6 +104,16 @@ async def test_responses_stream_text_and_usage(chat):
     )
 
 
+@pytest.mark.parametrize("wrong", [{"max_tokens": "7"}, {"messages": [1]}], ids=str)
+async def test_request_that_can_not_be_read_is_refused_and_bills_nothing(chat, provider, wrong):
+    said = {"model": "odd", "messages": [{"role": "user", "content": "hi"}], **wrong}
+
+    with pytest.raises(openai.BadRequestError, match="the request is invalid"):
+        await chat.chat.completions.create(**said)
+
+    assert provider.calls(model="odd") == []
+
+
 async def test_embeddings_bill_input_alone(chat, provider):
     answer = await chat.embeddings.create(
         model="e", input=["one two", "three"], encoding_format="float"

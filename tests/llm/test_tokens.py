@@ -58,6 +58,9 @@ def chat(content: object, **rest: object) -> dict:
     ("request_", "output"),
     [
         (chat("hi", max_tokens=50), 50),
+        (chat("hi", max_tokens=10**9), 10**8),
+        (chat("hi", max_tokens=10**30), 10**8),
+        (chat("hi", n=10**7), 10**8),
         (chat("hi", max_completion_tokens=60, n=3), 180),
         ({"model": "gpt-5", "input": "hi", "max_output_tokens": 70}, 70),
         (

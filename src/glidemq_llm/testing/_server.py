@@ -117,9 +117,13 @@ class ProviderServer:
                     await _send_json(writer, 200, {})
                 elif found := shape_of(request.path, request.body):
                     shape, body = found
-                    await self._watched(
-                        Request(request.path, body, request.key), shape, reader, writer
-                    )
+                    asked = Request(request.path, body, request.key)
+                    try:
+                        call = self._begin(asked, shape)
+                    except (TypeError, ValueError, AttributeError) as error:
+                        await _send_json(writer, 400, _invalid(error))
+                    else:
+                        await self._watched(call, shape, reader, writer)
                 else:
                     await _send_json(
                         writer,
@@ -157,10 +161,9 @@ class ProviderServer:
                 raise ValueError(unknown)
 
     async def _watched(
-        self, request: Request, shape: Shape, reader: _Reader, writer: asyncio.StreamWriter
+        self, call: Call, shape: Shape, reader: _Reader, writer: asyncio.StreamWriter
     ) -> None:
         """Answer, until the caller leaves."""
-        call = self._begin(request, shape)
         answer = asyncio.create_task(self._answer(call, shape, writer))
         gone = asyncio.create_task(reader.gone.wait())
         try:
@@ -443,6 +446,12 @@ async def _send_json(
 async def _send_chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
     writer.write(b"%x\r\n%b\r\n" % (len(data), data))
     await writer.drain()
+
+
+def _invalid(error: Exception) -> dict[str, Any]:
+    """The answer to a request that can't be read, as OpenAI and Anthropic put it."""
+    facts = {"message": f"the request is invalid: {error}", "type": "invalid_request_error"}
+    return {"type": "error", "error": facts}
 
 
 def _fake_of(text: str) -> dict[str, Any] | None:
