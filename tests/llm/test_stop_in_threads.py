@@ -117,11 +117,7 @@ class Stop:
         self.at = 0.0
 
     async def __call__(self, job):
-        await self.silence()
-        if self.call.is_stream:
-            async for chunk in job.stream():
-                if "t9" in chunk.content:  # all that came before the silence
-                    break
+        await self.silence(job)
         await self.now(job)
 
     async def now(self, job):
@@ -134,9 +130,13 @@ class Stop:
         """The test's newest call, as the provider's log has it."""
         return self._provider.calls(model=self._model)[-1]
 
-    async def silence(self):
-        """Wait until the provider hangs."""
+    async def silence(self, job):
+        """Wait until the provider hangs, and all that it has said before was read."""
         await self._until(lambda: self.call.number in {e["call"] for e in self._hangs()})
+        if self.call.is_stream:
+            async for chunk in job.stream():
+                if "t9" in chunk.content:
+                    break
 
     async def seconds(self):
         """How long after the stop the provider saw the end of its connection."""
@@ -259,7 +259,7 @@ async def test_worker_that_stops_does_not_wait_for_a_silent_provider(
 
     async with Worker(queue.name, handler, connection=url) as worker:
         job = await queue.add("job", None)
-        await stop.silence()
+        await stop.silence(job)
         stop.at = time.monotonic()
         await worker.stop(grace=0)
         assert await stop.seconds() < SOON
