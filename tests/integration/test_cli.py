@@ -66,7 +66,15 @@ def test_worker_command_runs_a_handler_and_stream_follows_it(url, tmp_path):
     assert "takes jobs of queue cli-run" in told
 
 
-def test_events_go_on_behind_the_one_that_was_seen(url):
+@pytest.fixture
+def interruptible():
+    """Tests that were started in the background ignore Ctrl-C, and so would the commands that they run."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_events_go_on_behind_the_one_that_was_seen(url, interruptible):
     ids = [glidemq(url, "add", "cli-events", "shout").stdout.strip() for _ in range(2)]
     with running(url, "events", "cli-events", "--after", "", "--json") as follower:
         seen = [json.loads(follower.stdout.readline()) for _ in ids]
