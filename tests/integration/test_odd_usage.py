@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import pytest
 
-from glidemq_core import Budget, InvalidOption, Ledger
+from glidemq_core import Budget, InvalidOption, JobFailed, Ledger
 
 MANY = {f"c{n}": 1 for n in range(65)}
 ODD: list[dict[str, Any]] = [
@@ -105,8 +106,10 @@ class Broken(Exception):
         raise RuntimeError("not even that")
 
 
-async def test_error_that_can_not_be_read_fails_its_job_and_keeps_no_slot(queue, work):
+async def test_end_that_can_not_be_told_fails_its_job_and_keeps_no_slot(queue, work):
     async def handler(job):
+        if job.data == "deep":
+            return functools.reduce(lambda inner, _: [inner], range(5000), [])
         if job.data:
             raise Broken if job.data == "broken" else Huge
         return "alive"
@@ -115,6 +118,8 @@ async def test_error_that_can_not_be_read_fails_its_job_and_keeps_no_slot(queue,
         huge = await queue.add("j", "huge", attempts=2)
         broken = await queue.add("j", "broken", attempts=2)
         assert await (await queue.add("j")).result(timeout=10) == "alive"
+        with pytest.raises(JobFailed, match="result=<list>"):
+            await (await queue.add("j", "deep")).result(timeout=10)
         states = [(await job.snapshot()).state for job in (huge, broken)]
 
     assert states == ["delayed", "failed"]

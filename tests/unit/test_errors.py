@@ -67,3 +67,24 @@ def test_long_values_are_shortened():
 
     assert len(str(error)) < 150
     assert len(error.value) == 10_000  # type: ignore[arg-type]
+
+
+class Shy:
+    def __repr__(self):
+        raise RuntimeError("not even that")
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(nested(10_000), "<list>"), (10**5000, "<int>"), (Shy(), "<Shy>")],
+    ids=["deep", "large", "shy"],
+)
+def test_value_without_a_text_is_told_by_its_type(value, told):
+    assert str(errors.InvalidOption("result", value, "no")) == f"result={told}: no"
