@@ -54,6 +54,16 @@ def thinking(provider, messages, params):
     return messages, {**params, **(THINKS if provider == "anthropic" else {})}
 
 
+def signed_turns(messages):
+    """How many of a request's messages have what their vendor has signed."""
+    said = [message for message in messages if message["role"] == "assistant"]
+    parts = [part for one in said for part in one["content"] if isinstance(part, dict)]
+    named = ("signature", "thought_signature")
+    beside = ("reasoning_content", "reasoning_details")
+    in_parts = sum(any(name in part for name in named) for part in parts)
+    return in_parts + sum(any(one.get(name, " ") != " " for name in beside) for one in said)
+
+
 def thinks(*tools, **more):
     return calls(*tools, signed=True, **more)
 
@@ -67,8 +77,14 @@ def model(model):
 async def test_signed_turns_are_sent_back_as_they_were(clients, provider, model, plan, run, vendor):
     plan(thinks(("add", {"a": 1}), ("add", {"a": 2})), thinks(("add", {"a": 3})), says())
 
+    sent = []
+
+    def convert(provider, messages, params):
+        sent.append(messages)
+        return thinking(provider, messages, params)
+
     ended = await run(
-        agent_handler(clients, [add], convert=thinking),
+        agent_handler(clients, [add], convert=convert),
         {"model": f"{vendor}/{model}", "messages": ASK},
     )
 
@@ -76,6 +92,7 @@ async def test_signed_turns_are_sent_back_as_they_were(clients, provider, model,
     assert told(provider, model) == [[], ["2", "3"], ["4"]]
     assert [call.status for call in provider.calls(model=model)] == [200, 200, 200]
     assert ended.text == "thinking. thinking. done"
+    assert [signed_turns(messages) for messages in sent] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -97,13 +114,20 @@ async def test_run_that_resumes_sends_them_back_as_well(
             return len(await queue.suspended()) == 1
 
         await eventually(waits)
-    handler = agent_handler(clients, [add, pay], approve=["pay"], convert=thinking)
+    sent = []
+
+    def convert(provider, messages, params):
+        sent.append(messages)
+        return thinking(provider, messages, params)
+
+    handler = agent_handler(clients, [add, pay], approve=["pay"], convert=convert)
     async with Worker(queue.name, handler, connection=url):
         await job.signal("approve/pay/2.1", True)
         result = await job.result(timeout=20)
 
     assert result["text"] == "done"
     assert told(provider, model) == [[], ["2"], ["1"], ["1"]]
+    assert [signed_turns(messages) for messages in sent] == [2, 2]
 
 
 @pytest.mark.parametrize(
