@@ -4,7 +4,7 @@
 -- args   1  map {call, budgets: [id], limiters: [[name, JSON as in lib/ledger_conf.lua]], tokens: {category: int},
 --           costs: {name: nano}, ttl_ms, sent: bool, ticket?: str (who is promised a slot; default the call),
 --           waiter?: {queue: its root, job, since?: ms}, look?: bool (only ask: where it fits, nothing is set aside)}
--- reply  packed [verdict, ...]: "ok"; "settled" (this call is over); "missing", budget;
+-- reply  packed [verdict, ...]: "ok", since when; "settled" (this call is over); "missing", budget;
 --        "unpriced", budget, cap (on money; it is to be sent, and names neither that cost nor a total);
 --        "budget", {budget, cap, limit, used, reserved, asked, on, gone_in?: ms}, generation (total_tokens
 --        in thousandths);
@@ -46,7 +46,7 @@ end
 local function decide(root, now, call)
   look.up(root, call)
   if call.record then
-    return { call.record.state == 'open' and 'ok' or 'settled' }
+    return call.record.state == 'open' and { 'ok', call.record.at } or { 'settled' }
   end
   if call.missing then
     return { 'missing', call.missing }

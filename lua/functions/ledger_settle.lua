@@ -2,8 +2,8 @@
 -- keys   1  root of the ledger
 -- args   1  map {call, tokens: {category: int}, costs: {name: nano} (none for tokens whose cost is not known: what was
 --           set aside for them counts), unused?: bool (it was never sent: a release), outcome?: "ok" | "limited" |
---           "error" | "none", retry_after_ms?: int, remaining?: {axis: int}, started_ms: when its run began,
---           budgets?: [id] (for a call nobody reserved), note?: str}
+--           "error" | "none", retry_after_ms?: int, remaining?: {axis: int}, started_ms?: when its run began,
+--           by the server (default: now), budgets?: [id] (for a call nobody reserved), note?: str}
 -- reply  packed [verdict, outbox entries [[entry, queue root, budget, generation, job ids by line]], ...]:
 --        "settled"; "late" (it had lapsed, and counts all the same); "already"; "booked" (nobody had reserved it);
 --        "refused" (older than a day: logged, not added); "renew", [], now, [[budget, window, zone]] (see ledger_turn)
@@ -78,7 +78,7 @@ local function ledger_settle(keys, args)
   local root, map, now = keys[1], arg.map(args), num.now()
   local id, use = arg.text(map, 'call'), read_use(map)
   local names = ledger.names(map, 'budgets', MAX_BUDGETS)
-  local started = arg.int(map, 'started_ms', 0, num.MAX)
+  local started = arg.int(map, 'started_ms', 0, num.MAX, now)
   local record = ledger.read({ calls.key(root, id) })[1]
   if record and record.state == 'settled' then
     redis.call('PEXPIRE', calls.key(root, id), ledger.DAY_MS)

@@ -3,13 +3,14 @@
 -- args   1  map {worker: str, turn: int, nonce: str, want: int, lease_ms: int, suspects: int, max_stalled: int,
 --           done: [[id, token, kind, ago_ms, text|nil, extra|nil]], started?: [[id, token, ago_ms]],
 --           keep_completed?: str, keep_failed?: str, dead_letter?: str, repeat?: bool}
--- reply  [packed [codes, token, claims, next_ms, more, revision, outbox, limits], data of each claim in order…,
+-- reply  [packed [codes, token, claims, next_ms, more, revision, outbox, limits, now], data of each claim in order…,
 --        flat journal of each claim that has journal = 1, in order…]
 --        codes: a letter per outcome: o applied, a already applied, s stale, g gone, r refused
 --        claims: [id, run, attempt, name, created_at, stalled, lease_ms, is_suspect, options, commit,
 --        place, journal, fallback_index]; journal: 0 none, 1 comes along, 2 has to be asked for (see job_journal)
 --        next_ms: until a call could do something, -1: nothing known; more: 1 when startable jobs are left
---        limits: version of the queue's own limiters (see queue_limits), 0: it has none
+--        limits: version of the queue's own limiters (see queue_limits), 0: it has none, -1: not told (a repeat)
+--        now: the server's time, at which these runs begin for their ledgers
 -- error  ARG
 -- cost   O((outcomes + claims) x log jobs); at most 256 outcomes and 256 claims
 local arg = require('lib.arg')
@@ -49,7 +50,7 @@ local function read_call(map)
 end
 
 --- The reply of a repeated turn: its outcomes as they were, its claims as far as they are still this worker's.
-local function again(root, stored, call)
+local function again(root, now, stored, call)
   local goods = cargo.new()
   for _, id in ipairs(stored[3]) do
     if claim.add_again(goods, root, id, stored[2], call) then
@@ -57,7 +58,7 @@ local function again(root, stored, call)
       redis.call('ZREM', layout.index(root, 'suspects'), id)
     end
   end
-  return cargo.reply(goods, { stored[1], stored[2], goods.claims, 0, 0, build.revision })
+  return cargo.reply(goods, { stored[1], stored[2], goods.claims, 0, 0, build.revision, 0, -1, now })
 end
 
 local function take(root, now, meta, call)
@@ -84,7 +85,7 @@ local function turn(keys, args)
   local started = arg.runs(map, 'started', MAX, true)
   local stored, highest = turns.find(root, call.worker, call.turn)
   if stored then
-    return again(root, stored, call)
+    return again(root, now, stored, call)
   end
   local values = redis.call('HMGET', layout.meta(root), 'last_call', 'break_at', 'tick_at', 'paused', 'limits_version',
     'defaults')
@@ -101,7 +102,7 @@ local function turn(keys, args)
   local pending = outbox.is_pending(root, now)
   local next_ms = #claims < call.want and upkeep.next_ms(root, now) or 0
   local limits = num.of(values[5], 0)
-  return cargo.reply(goods, { codes, token, claims, next_ms, more, build.revision, pending, limits })
+  return cargo.reply(goods, { codes, token, claims, next_ms, more, build.revision, pending, limits, now })
 end
 
 return { run = turn, flags = { 'allow-oom' } }

@@ -56,7 +56,7 @@ end
 
 function admit.let_in(root, now, call, shares, had_ticket)
   if call.look then
-    return { 'ok' }
+    return { 'ok', now }
   end
   local tx = ledger.begin(root, now)
   local record = { state = 'open', at = now, deadline = now + call.ttl_ms, sent = call.sent, budgets = {},
@@ -92,7 +92,7 @@ function admit.let_in(root, now, call, shares, had_ticket)
   if call.waiter then
     waiters.leave(root, call.budgets, call.waiter)
   end
-  return { 'ok' }
+  return { 'ok', now }
 end
 
 return admit

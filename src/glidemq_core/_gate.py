@@ -7,7 +7,6 @@ limiter says.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -49,7 +48,6 @@ class Gate:
     def __init__(self, run: Run, host: Host) -> None:
         self._run = run
         self._host = host
-        self._started_ms = round(time.time() * 1000)
         self._start_call: str | None = None
         self.open_calls: set[str] = set()
         self._unanswered: set[str] = set()
@@ -237,7 +235,7 @@ class Gate:
         self._unsettled[call] = partial(
             self.ledger.settle,
             call_id(self._run.id, call),
-            started_ms=self._started_ms,
+            started_ms=self._run.claimed_ms,
             tokens=tokens,
             costs=costs,
             unused=unused,

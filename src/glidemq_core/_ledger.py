@@ -32,7 +32,9 @@ Settlement: TypeAlias = Literal["settled", "late", "already", "booked", "refused
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The reservation is made."""
+    """The reservation is made: at this time, epoch ms of the server's clock (0: it was not asked for)."""
+
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +276,7 @@ class LedgerClient:
         self,
         call: str,
         *,
-        started_ms: int,
+        started_ms: int | None = None,
         tokens: Mapping[str, int] | None = None,
         costs: Mapping[str, int] | None = None,
         unused: bool = False,
@@ -287,7 +289,7 @@ class LedgerClient:
         """Replace what was reserved by what was used; the first settle of a call counts.
 
         Args:
-            started_ms: When the call's run began: a settle without a record that is a day late is refused.
+            started_ms: When the call's run began, by the server; default: now. A settle without a record that is a day late is refused.
             unused: It was never sent: release it.
             budgets: Where it counts if nobody has reserved it.
             outcome: How the other side fared, for limiters: "limited" (429) lowers them, "error" counts for breakers.
@@ -295,12 +297,12 @@ class LedgerClient:
         """
         args: dict[str, object] = {
             "call": call,
-            "started_ms": started_ms,
             "tokens": dict(tokens or {}),
             "costs": dict(costs or {}),
             "outcome": outcome,
         }
         optional: dict[str, object] = {
+            "started_ms": started_ms,
             "unused": unused,
             "budgets": list(budgets),
             "retry_after_ms": to_ms(min(retry_after, _DAY)),
@@ -431,8 +433,8 @@ class LedgerClient:
 
 def _verdict(reply: list[Any], call: str) -> Verdict:
     match reply:
-        case ["ok", *_]:
-            return Admitted()
+        case ["ok", *at]:
+            return Admitted(*at)
         case ["budget", facts, generation]:
             return _over_budget(facts, generation)
         case ["unpriced", budget, cap]:

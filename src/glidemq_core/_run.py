@@ -45,11 +45,12 @@ class Claim(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Run:
-    """A claim in this worker's hands. Times are monotonic seconds."""
+    """A claim in this worker's hands. Times are monotonic seconds, but for `claimed_ms`: epoch ms by the server."""
 
     __slots__ = (
         "busy",
         "claim",
+        "claimed_ms",
         "data",
         "fence_at",
         "gate",
@@ -85,12 +86,14 @@ class Run:
         token: str,
         *,
         sent_at: float,
+        claimed_ms: int,
         journal: list[bytes] | None = None,
     ) -> None:
         self.id = claim.id
         self.claim = claim
         self.data = data
         self.token = token
+        self.claimed_ms = claimed_ms
         # From the moment the claim was sent: the server can't have counted the lease from an earlier one.
         self.fence_at = sent_at + claim.lease_ms / 1000
         self.started_at = 0.0

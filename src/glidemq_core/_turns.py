@@ -46,6 +46,7 @@ class _Header(msgspec.Struct, array_like=True):
     revision: int
     outbox: int = 0
     limits: int = -1
+    now: int = 0
 
 
 _header = msgspec.msgpack.Decoder(_Header)
@@ -152,6 +153,7 @@ def _read(header: _Header, payloads: list[Any], sent_at: float) -> TurnReply:
             data,
             token,
             sent_at=sent_at,
+            claimed_ms=header.now,
             journal=next(journals) if claim.journal == 1 else None,
         )
         for claim, data in zip(claims, data_of, strict=True)

@@ -7,7 +7,6 @@ ledgers spread over more shards; what one call names must be in one of them.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -218,12 +217,11 @@ class Ledger:
             Throttled: A limiter has no room; `retry_after` is this caller's own slot. Nothing was reserved.
             InvalidOption: A budget or limiter is not known, or the call was settled before.
         """
-        started = int(time.time() * 1000)
         verdict = await self._reserve(
             call, tokens=tokens, costs=costs, budgets=budgets, limits=limits, ttl=ttl, sent=sent
         )
         if isinstance(verdict, Admitted):
-            return Reservation(self, call, budgets, started)
+            return Reservation(self, call, budgets, verdict.at)
         raise verdict.error()
 
     async def try_reserve(
@@ -238,12 +236,11 @@ class Ledger:
         sent: bool = False,
     ) -> Reservation | None:
         """As `reserve`, but None where that raises BudgetExceeded or Throttled, and forgotten if never settled."""
-        started = int(time.time() * 1000)
         verdict = await self._reserve(
             call, tokens=tokens, costs=costs, budgets=budgets, limits=limits, ttl=ttl, sent=sent
         )
         if isinstance(verdict, Admitted):
-            return Reservation(self, call, budgets, started)
+            return Reservation(self, call, budgets, verdict.at)
         if isinstance(verdict, Unpriced):
             raise verdict.error()
         return None
@@ -305,7 +302,7 @@ class Ledger:
             raise InvalidOption("outcome", outcome, "not 'ok', 'limited', 'error' or 'none'")
         done = await client.settle(
             _keys.check_id(call, "call"),
-            started_ms=_started_ms(started_at),
+            started_ms=None if started_at is None else _started_ms(started_at),
             tokens=token_counts(tokens or {}),
             costs=nano_costs(costs),
             budgets=_ids(budgets),
@@ -320,9 +317,7 @@ class Ledger:
     async def release(self, call: str) -> None:
         """Give back what was reserved for a call that was never sent."""
         client = await self._open()
-        done = await client.settle(
-            _keys.check_id(call, "call"), started_ms=int(time.time() * 1000), unused=True
-        )
+        done = await client.settle(_keys.check_id(call, "call"), unused=True)
         await client.wake(done.wakes)
 
     # -- life
@@ -395,10 +390,8 @@ class Ledger:
         return found
 
 
-def _started_ms(at: float | datetime | None) -> int:
-    if isinstance(at, datetime):
-        at = at.timestamp()
-    return round((time.time() if at is None else seconds(at, "started_at")) * 1000)
+def _started_ms(at: float | datetime) -> int:
+    return round(seconds(at.timestamp() if isinstance(at, datetime) else at, "started_at") * 1000)
 
 
 def _ids(budgets: Sequence[str]) -> list[str]:

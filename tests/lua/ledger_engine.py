@@ -52,7 +52,8 @@ class LedgerEngine(Engine):
             [conf["name"], json.dumps(conf)] if isinstance(conf, dict) else conf
             for conf in args.get("limiters", [])
         ]
-        return self.packed("ledger_reserve", **args)
+        verdict = self.packed("ledger_reserve", **args)
+        return verdict[:1] if verdict[0] == "ok" else verdict
 
     def limited(
         self, call: str, input: int, *limiters: dict[str, object], **more: object

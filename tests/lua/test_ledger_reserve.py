@@ -217,3 +217,25 @@ def test_wrong_argument_is_refused_before_anything_is_written(
         ledger.reserve(**{"call": "j/1/1", **wrong})
 
     assert ledger.dump() == before
+
+
+def test_reservation_is_told_with_the_servers_time_and_its_repeat_with_the_same(
+    ledger: LedgerEngine,
+):
+    ledger.open(total=100)
+    args = {
+        "call": "j/1/1",
+        "budgets": ["b"],
+        "tokens": {},
+        "costs": {},
+        "ttl_ms": 9000,
+        "sent": True,
+    }
+    before = ledger.now()
+
+    verdict, at = ledger.packed("ledger_reserve", **args)
+
+    assert verdict == "ok"
+    assert before <= at <= ledger.now()
+    ledger.advance(5000)
+    assert ledger.packed("ledger_reserve", **args) == ["ok", at]

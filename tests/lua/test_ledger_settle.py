@@ -266,3 +266,11 @@ def test_wrong_argument_is_refused_before_anything_is_written(
         ledger.settle(**wrong)
 
     assert ledger.dump() == before
+
+
+def test_settle_that_names_no_beginning_of_its_run_is_of_now(ledger: LedgerEngine):
+    ledger.open(total=100)
+    args = {"tokens": {"input": 5}, "costs": {}, "budgets": ["b"]}
+
+    assert ledger.packed("ledger_settle", call="j/1/1", **args)[0] == "booked"
+    assert ledger.used() == 5
