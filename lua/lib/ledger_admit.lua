@@ -78,6 +78,7 @@ function admit.let_in(root, now, call, shares, had_ticket)
     if conf.concurrency then
       local slots = ledger.key(root, 'slots', line.name)
       record.busy[#record.busy + 1] = line.name
+      state.turned = now
       redis.call('ZREMRANGEBYSCORE', slots, '-inf', now)
       redis.call('ZADD', slots, record.deadline, call.call)
       redis.call('PEXPIRE', slots, ledger.DAY_MS)

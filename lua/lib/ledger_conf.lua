@@ -1,5 +1,6 @@
 --- ledger_conf: what callers say a limiter is: JSON {axes = [{axis, limit, period_ms, burst, count?, side?, default?,
--- weights?}], concurrency?, adaptive?, breaker? = [calls, percent, ms]}. A text is read and checked once.
+-- weights?}], concurrency?, adaptive?, max_pause_ms?,
+-- breaker? = [calls, percent, ms]}. A text is read and checked once.
 local arg = require('lib.arg')
 local ledger = require('lib.ledger')
 local memory = require('lib.ledger_memory')
@@ -9,6 +10,7 @@ local reply = require('lib.reply')
 local conf = {}
 
 local MAX_AXES = 8
+local MAX_PAUSE_MS = 3600000
 
 local function check_axis(axis)
   arg.text(axis, 'axis')
@@ -30,6 +32,7 @@ local function parse(text)
     check_axis(axis)
   end
   found.concurrency = found.concurrency and arg.int(found, 'concurrency', 1, 1e6)
+  found.max_pause_ms = arg.int(found, 'max_pause_ms', 1, ledger.DAY_MS, MAX_PAUSE_MS)
   for i = 1, 3 do
     arg.int(found.breaker or { 1, 1, 1 }, i, 1, 1e9)
   end

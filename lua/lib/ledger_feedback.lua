@@ -53,7 +53,8 @@ local function correct(state, conf, record, reserved, use, now)
   local actual = limiter.amounts(conf, use.tokens)
   limiter.charge(state, conf, actual, 1)
   limiter.charge(state, conf, reserved, -1)
-  state.hold = smooth(state.hold, math.min(MAX_HOLD_MS, math.max(0, now - record.at)))
+  local held = math.min(MAX_HOLD_MS, math.max(0, now - record.at))
+  state.hold = state.hold == 0 and held or smooth(state.hold, held)
   for _, axis in ipairs(conf.axes) do
     local asked = reserved[axis.axis] or 0
     if not axis.count and asked > 0 then
@@ -66,7 +67,7 @@ end
 local function hear(state, conf, call, record, said, now)
   if conf.adaptive then
     if said.outcome == 'limited' then
-      cut(state, record.at, said.retry_after_ms, now)
+      cut(state, record.at, math.min(said.retry_after_ms, conf.max_pause_ms), now)
     elseif said.outcome == 'ok' and state.cap < FULL then
       grow(state, now)
     end
@@ -90,6 +91,7 @@ function feedback.settle(tx, call, record, use)
     if state then
       local conf = configured.of(state.conf)
       limiter.advance(state, conf, tx.now)
+      state.turned = tx.now
       if record.state == 'open' and not use.unknown then
         correct(state, conf, record, share.amounts, use, tx.now)
       end

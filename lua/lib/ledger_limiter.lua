@@ -1,19 +1,19 @@
 --- ledger_limiter: the state of one named limiter. `conf` is what callers configured: {name, axes = [{axis,
 -- limit, period_ms, burst, count?, side?, default, weights}], concurrency?, adaptive, breaker?}; the latest is kept.
--- Turned-away callers get slots: `cursor` is the last one promised because of a rate, `queue` because all were busy.
+-- Turned-away callers get slots: `cursor` is the last one promised because of a rate, `queue` because all were busy;
+-- `hold`: how long calls take (0: none has ended), `turned`: when a place was last taken or came free.
 local breaker = require('lib.breaker')
 local gcra = require('lib.gcra')
 
 local limiter = {}
 
 local FULL = 1000 -- the cap in thousandths of the configured limits
-local PLAIN_SPACING_MS = 20
-local REMEMBER_MS = 600000
-local LINGER_MS = 60000
+local LEAST_MS = 20 -- between slots without a rate; for a call whose length is not known
+local REMEMBER_MS, LINGER_MS = 600000, 60000
 
 function limiter.new()
-  return { axes = {}, cursor = 0, queue = 0, cap = FULL, cut = 0, grown = 0, blocked = 0, hold = 1000, ratio = FULL,
-    breaker = breaker.new() }
+  return { axes = {}, cursor = 0, queue = 0, cap = FULL, cut = 0, grown = 0, blocked = 0, hold = 0, turned = 0,
+    ratio = FULL, breaker = breaker.new() }
 end
 
 --- A configured limit as far as the cap lets it.
@@ -84,7 +84,7 @@ end
 --- The slot of a caller who can't pass before now + wait: after all promised before, by what he will take.
 -- Slots are spaced by the configured limits: at a lowered cap they would outlast it, and hold up all behind them.
 function limiter.rate_slot(state, conf, amounts, now, wait, is_due)
-  local spacing = #conf.axes == 0 and PLAIN_SPACING_MS or 1
+  local spacing = #conf.axes == 0 and LEAST_MS or 1
   for _, axis in ipairs(conf.axes) do
     -- Estimates are higher than what is used, and the difference comes back: `ratio` is what they are worth.
     local worth = axis.count and FULL or state.ratio
@@ -98,10 +98,11 @@ function limiter.rate_slot(state, conf, amounts, now, wait, is_due)
   return state.cursor
 end
 
---- The slot of a caller who met all places taken: as places come free, as far as is known.
+--- The slot of a caller who met all places taken: as places come free. While none does, calls evidently take longer
+-- than was known: a guess that is too short costs a few looks for each doubling of the time.
 function limiter.busy_slot(state, conf, now)
-  local spacing = math.max(10, math.ceil(state.hold / conf.concurrency))
-  state.queue = math.max(now, state.queue) + spacing
+  local hold = math.max(LEAST_MS, state.hold, now - state.turned)
+  state.queue = math.max(now, state.queue) + math.ceil(hold / conf.concurrency)
   return state.queue
 end
 

@@ -47,6 +47,7 @@ class Settings:
     concurrency: int
     grace: float
     max_loop_stall: float
+    max_retry_after: float
     turn: TurnSettings
     limits: Sequence[Mapping[str, object]] = ()
 
@@ -87,7 +88,7 @@ class Engine:
         self._target = target
         self._host = WorkerHost(settings, client)
         self._blocking = BlockingClient(target)
-        executor = Executor(handlers, backoffs, self._host)
+        executor = Executor(handlers, backoffs, self._host, settings.max_retry_after)
         self._relay = self._host.relay
         self._consumer = Consumer(
             self._host.turns, executor, self._host.writer, self._relay, settings.concurrency

@@ -46,11 +46,16 @@ class Executor:
     """Turns claims into outcomes: finds the handler, bounds its time, catches its ending."""
 
     def __init__(
-        self, handlers: Handlers, backoffs: Mapping[str, BackoffFunction], host: Host
+        self,
+        handlers: Handlers,
+        backoffs: Mapping[str, BackoffFunction],
+        host: Host,
+        max_retry_after: float,
     ) -> None:
         self._handlers = check_handlers(handlers)
         self._backoffs = backoffs
         self._host = host
+        self._max_retry_after = max_retry_after
 
     async def execute(self, run: Run) -> Outcome:
         """Run the handler; answers the outcome whatever happens."""
@@ -135,6 +140,7 @@ class Executor:
             options=run.options,
             backoffs=self._backoffs,
             fallback_index=run.claim.fallback_index,
+            max_retry_after=self._max_retry_after,
         )
         if isinstance(outcome, outcomes.Failed):
             # Not its message, which may hold what was asked or answered.

@@ -22,7 +22,7 @@ from .errors import (
     Throttled,
     UnrecoverableError,
 )
-from .retry import BackoffFunction, delay_after
+from .retry import MAX_RETRY_AFTER, BackoffFunction, asked_wait, delay_after
 
 _ERROR_BYTES = 8192
 
@@ -143,6 +143,7 @@ def of_error(
     options: Mapping[str, Any],
     backoffs: Mapping[str, BackoffFunction],
     fallback_index: int = 0,
+    max_retry_after: float = MAX_RETRY_AFTER,
 ) -> Outcome:
     """The outcome of a handler that raised.
 
@@ -154,13 +155,15 @@ def of_error(
     if isinstance(error, BudgetExceeded | CostUnknown):
         return Failed("budget", text)
     if isinstance(error, Throttled):
-        return Delayed("throttled", error.retry_after)
+        return Delayed("throttled", asked_wait(error, max_retry_after))
     if isinstance(error, UnrecoverableError) or getattr(error, "retryable", None) is False:
         return Failed("unrecoverable", text)
     if attempt >= options.get("attempts", 1):
         return Failed("timeout" if isinstance(error, JobTimeout) else "error", text)
     try:
-        delay = delay_after(options.get("backoff"), attempt, error, backoffs)
+        delay = delay_after(
+            options.get("backoff"), attempt, error, backoffs, max_retry_after=max_retry_after
+        )
     except GlideMQError as wrong:  # a backoff function that answers nonsense
         return Failed("unrecoverable", error_text(wrong, attempt))
     if getattr(error, "fallback", None) is True and options.get("fallbacks"):

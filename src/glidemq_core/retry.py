@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ BackoffFunction: TypeAlias = Callable[[int, BaseException], Seconds]
 logger = logging.getLogger(__name__)
 
 _DEFAULT_CAP: Final = 3600.0
-_LONGEST: Final = 1e9
+MAX_RETRY_AFTER: Final = 3600.0
 _MAX_NAME: Final = 256
 _NO_NAME: Final = f"not a name of 1 to {_MAX_NAME} characters"
 
@@ -80,17 +79,15 @@ def delay_after(
     error: BaseException,
     functions: Mapping[str, BackoffFunction],
     *,
+    max_retry_after: float = MAX_RETRY_AFTER,
     rng: Callable[[], float] = random.random,
 ) -> float:
     """Seconds to wait after attempt number `attempt` (from 1) failed.
 
-    An error's own `retry_after` (seconds) is the least that is waited. A function that the worker does not know, or that
-    fails, counts as exponential from one second.
+    An error's own `retry_after` (seconds), up to `max_retry_after`, is the least that is waited. A function that the
+    worker does not know, or that fails, counts as exponential from one second.
     """
-    stated = getattr(error, "retry_after", None)
-    least = 0.0
-    if isinstance(stated, int | float) and 0 < stated < math.inf:
-        least = float(min(stated, _LONGEST))
+    least = asked_wait(error, max_retry_after)
     if wire is None:
         return least
     kind = str(wire["type"])
@@ -104,6 +101,23 @@ def delay_after(
         delay = base * 2.0 ** min(attempt - 1, 60)
     delay = min(delay, cap)
     return max(delay - delay * jitter * rng(), least)
+
+
+def asked_wait(error: BaseException, longest: float) -> float:
+    """Seconds that an error asks to wait by its `retry_after`, up to `longest`: what others say must not put a job off for
+    years.
+    """
+    asked = getattr(error, "retry_after", None)
+    if not isinstance(asked, int | float) or not asked > 0:  # which NaN isn't
+        return 0.0
+    if asked > longest:
+        logger.warning(
+            "%s asks to wait for %g s: %g s are waited (max_retry_after)",
+            type(error).__name__,
+            min(asked, 1e18),
+            longest,
+        )
+    return float(min(asked, longest))
 
 
 def _own_delay(

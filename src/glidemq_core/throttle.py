@@ -15,6 +15,7 @@ from .budget import thousandths
 from .errors import InvalidOption
 
 _MINUTE_MS: Final = 60_000
+_HOUR: Final = 3_600.0
 _DAY: Final = 86_400.0
 _MAX_LIMIT: Final = 10**10
 _MARK: Final = "__glidemq_limits__"
@@ -73,6 +74,8 @@ class Throttle:
         weights: Per token category, how much it counts; 1 for those not named. {"cached_input": 0}: cache reads are
             free.
         adaptive: Let refusals for rates (429) lower all limits for a while, and what the other side says is left.
+        max_pause: Seconds that the other side's wish to be left alone (`Retry-After`) stops all calls at most, up to a day;
+            after that they ask again.
         breaker: Stop all calls while most fail.
     """
 
@@ -84,6 +87,7 @@ class Throttle:
     burst: float = 0.1
     weights: Mapping[str, float] = field(default_factory=_no_weights)
     adaptive: bool = True
+    max_pause: Seconds = _HOUR
     breaker: Breaker | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +99,8 @@ class Throttle:
         if not _is_share(self.burst):
             raise InvalidOption("burst", self.burst, "not a share between 0 and 1")
         thousandths(self.weights, "weights")
+        if seconds(self.max_pause, "max_pause", low=0.001) > _DAY:
+            raise InvalidOption("max_pause", self.max_pause, "longer than a day")
         if self.breaker is not None and not isinstance(self.breaker, Breaker):  # pyright: ignore[reportUnnecessaryIsInstance] checked for untyped callers
             raise InvalidOption("breaker", self.breaker, "not a Breaker")
 
@@ -107,6 +113,8 @@ class Throttle:
         }
         if self.concurrency is not None:
             found["concurrency"] = self.concurrency
+        if (pause := seconds(self.max_pause, "max_pause")) != _HOUR:
+            found["max_pause_ms"] = to_ms(pause)
         if self.breaker is not None:
             found["breaker"] = self.breaker.wire()
         return found

@@ -23,7 +23,7 @@ from ._turns import TurnSettings
 from ._units import Seconds, seconds, whole
 from .errors import GlideMQError, InvalidOption
 from .options import Keep, keep_text
-from .retry import BackoffFunction
+from .retry import MAX_RETRY_AFTER, BackoffFunction
 from .throttle import Throttle, wires_of
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Worker:
         max_stalled: How often a job may lose its lease before it fails as "stalled".
         grace: Seconds that running jobs get to finish when the worker is told to stop.
         max_loop_stall: Seconds without progress of the event loop after which leases are no longer renewed.
+        max_retry_after: Seconds that an error's `retry_after` (a provider's) puts its job off at most.
         backoffs: Functions for jobs whose `backoff` is a name.
         remove_on_complete, remove_on_fail: Retention of finished jobs that do not say so themselves.
         limits: Limiters by name that the model calls of all its jobs pass, beside those of the job, of its queue
@@ -65,6 +66,7 @@ class Worker:
         max_stalled: int = 3,
         grace: Seconds = 30,
         max_loop_stall: Seconds = 60,
+        max_retry_after: Seconds = MAX_RETRY_AFTER,
         backoffs: Mapping[str, BackoffFunction] | None = None,
         remove_on_complete: bool | int | Keep | None = None,
         remove_on_fail: bool | int | Keep | None = None,
@@ -81,6 +83,7 @@ class Worker:
             concurrency=whole(concurrency, "concurrency", low=1, high=10_000),
             grace=seconds(grace, "grace"),
             max_loop_stall=seconds(max_loop_stall, "max_loop_stall", low=0.1),
+            max_retry_after=seconds(max_retry_after, "max_retry_after"),
             limits=wires_of(limits, "limits"),
             turn=TurnSettings(
                 worker=_unique_name(name),

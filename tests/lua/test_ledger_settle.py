@@ -249,7 +249,7 @@ def test_categories_beyond_the_bound_are_counted_together(ledger: LedgerEngine):
     "wrong",
     [
         {"tokens": {"input": -1}},
-        {"started_ms": None},
+        {"started_ms": "x"},
         {"started_ms": -1},
         {"retry_after_ms": -1},
         {"remaining": 3},

@@ -224,4 +224,15 @@ def test_dropped_run_has_no_line():
 def test_limiter_that_never_has_room_is_waited_for_a_finite_time():
     line = _line(_of_error(Throttled("x", retry_after=float("inf"))))
 
-    assert line[5] == {"why": "throttled", "delay_ms": 3_153_600_000_000}
+    assert line[5] == {"why": "throttled", "delay_ms": 3_600_000}
+
+
+def test_job_is_not_sent_back_for_years_because_a_provider_says_so():
+    error = Throttled("x", retry_after=1e9)
+
+    assert outcomes.of_error(error, attempt=1, options={}, backoffs={}) == Delayed(
+        "throttled", 3600
+    )
+    assert outcomes.of_error(
+        error, attempt=1, options={}, backoffs={}, max_retry_after=60
+    ) == Delayed("throttled", 60)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import timedelta
 
 import pytest
@@ -44,7 +45,7 @@ def test_error_says_the_least_that_is_waited():
     assert _delay(backoff, error=Throttled("x", retry_after=2), rng=lambda: 0.0) == 5
 
 
-@pytest.mark.parametrize("value", [None, "7", float("nan"), float("inf"), -1, 0])
+@pytest.mark.parametrize("value", [None, "7", float("nan"), -1, 0])
 def test_nonsense_in_the_error_counts_for_nothing(value: object):
     error = ValueError()
     error.retry_after = value  # type: ignore[attr-defined]
@@ -119,3 +120,31 @@ def test_what_is_no_backoff_is_refused_by_name(value: object):
         as_backoff(value, "jobs[1].backoff")  # type: ignore[arg-type]
 
     assert caught.value.field == "jobs[1].backoff"
+
+
+class Asks(Exception):
+    def __init__(self, retry_after: float) -> None:
+        self.retry_after = retry_after
+
+
+@pytest.mark.parametrize("asked", [3601.0, 3e9, 10**400, math.inf])
+def test_error_that_asks_for_years_is_given_an_hour_and_that_is_said(
+    asked: float, caplog: pytest.LogCaptureFixture
+):
+    assert delay_after(None, 1, Asks(asked), {}) == 3600
+    assert delay_after(None, 1, Asks(asked), {}, max_retry_after=60) == 60
+    assert "Asks asks to wait" in caplog.text
+    assert "max_retry_after" in caplog.text
+
+
+@pytest.mark.parametrize("asked", [0.5, 3600])
+def test_error_that_asks_for_less_is_given_it_and_nothing_is_said(
+    asked: float, caplog: pytest.LogCaptureFixture
+):
+    assert delay_after(None, 1, Asks(asked), {}) == asked
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("asked", [-1, 0, math.nan, "7"])
+def test_what_is_no_wait_is_none(asked: float):
+    assert delay_after(None, 1, Asks(asked), {}) == 0
