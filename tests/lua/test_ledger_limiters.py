@@ -240,18 +240,6 @@ def test_callers_that_met_all_places_taken_come_back_spaced(ledger: LedgerEngine
     assert all(after - before > 400 for before, after in itertools.pairwise(waits))
 
 
-def test_first_call_that_ends_tells_how_long_calls_take(ledger: LedgerEngine):
-    limit = throttle(concurrency=1)
-    ledger.limited("j/1/1", 0, limit)
-    ledger.advance(3000)
-    ledger.settle("j/1/1")
-    ledger.limited("j/1/2", 0, limit)
-
-    _, wait = told(ledger.limited("k/1/1", 0, limit))
-
-    assert near(wait, 3000, 200)
-
-
 @pytest.mark.parametrize(("conf", "longest"), [({}, 3_600_000), ({"max_pause_ms": 5000}, 5000)])
 def test_other_side_that_asks_for_a_day_is_left_alone_for_the_longest_pause(
     ledger: LedgerEngine, conf: dict[str, Any], longest: int
@@ -264,52 +252,6 @@ def test_other_side_that_asks_for_a_day_is_left_alone_for_the_longest_pause(
     verdict, wait = told(ledger.limited("j/2/1", 0, limit))
     assert verdict == "throttled"
     assert near(wait, longest, 300)
-
-
-class Crowd:
-    """Callers of a limiter with places alone, who come at one moment and ask again when they are told to."""
-
-    def __init__(self, ledger: LedgerEngine, places: int) -> None:
-        self.asked = 0
-        self._ledger = ledger
-        self._limit = throttle(concurrency=places)
-
-    def run(self, callers: int, takes: int, until: float = math.inf) -> float:
-        """Let each make one call that takes so many ms; answers after how many ms all have ended, or `until`."""
-        start = self._ledger.now()
-        steps = [(start, f"{takes}-{n}/1/1", False) for n in range(callers)]
-        while steps:
-            due, call, is_under_way = heapq.heappop(steps)
-            if due - start > until:
-                return until
-            self._ledger.clock += due - self._ledger.now()
-            if is_under_way:
-                self._ledger.settle(call)
-                continue
-            self.asked += 1
-            verdict = self._ledger.limited(call, 0, self._limit)
-            wait = takes if verdict[0] == "ok" else max(1, verdict[2])
-            heapq.heappush(steps, (due + wait, call, verdict[0] == "ok"))
-        return due - start
-
-
-def test_crowd_of_short_calls_flows_at_nearly_the_full_rate_from_the_first_on(ledger: LedgerEngine):
-    crowd = Crowd(ledger, places=5)
-
-    took = crowd.run(callers=200, takes=100)
-
-    assert took <= 1.5 * 200 * 100 / 5
-    assert crowd.asked <= 4 * 200
-
-
-def test_crowd_behind_long_calls_hardly_asks_while_none_of_them_ends(ledger: LedgerEngine):
-    crowd = Crowd(ledger, places=5)
-    crowd.run(callers=50, takes=100)
-    before = crowd.asked
-
-    crowd.run(callers=100, takes=600_000, until=60_000)
-
-    assert crowd.asked - before <= 5 * 100
 
 
 # -- what the other side says -------------------------------------------------------------------------------------------
