@@ -95,6 +95,6 @@ def test_every_word_that_an_sdk_knows_has_a_meaning_here(vendor):
 
 
 def test_vocabulary_of_types():
-    types = "start content reasoning tool_call tool_result refusal citation usage error reset done"
+    types = "start content reasoning tool_call tool_result refusal citation image usage error reset done"
 
     assert " ".join(ChunkType) == types
