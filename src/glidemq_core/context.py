@@ -87,11 +87,6 @@ class RunningJob(PaidCalls):
         return self._run.stop_reason is not None
 
     @property
-    def is_lost(self) -> bool:
-        """Is this run no longer the job's current run? Then nothing it writes is accepted, but for its usage."""
-        return self._run.stop_reason == "lease_lost"
-
-    @property
     def fallbacks(self) -> Sequence[Mapping[str, Any]]:
         """The models to try in order, as added."""
         return self._run.options.get("fallbacks", ())

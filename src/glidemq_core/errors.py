@@ -42,7 +42,8 @@ class GlideMQError(Exception):
     """The base of every error of this package. All of them can be copied and pickled.
 
     Attributes:
-        retryable: False: in a handler, another attempt is pointless; the job fails at once.
+        retryable: False: in a handler, another attempt is pointless; the job fails at once. An error that also has
+            `fallback = True` is tried with the job's next fallback, if it has one.
     """
 
     retryable: bool = True

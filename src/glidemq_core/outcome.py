@@ -25,6 +25,9 @@ from .errors import (
 from .retry import MAX_RETRY_AFTER, BackoffFunction, asked_wait, delay_after
 
 _ERROR_BYTES = 8192
+_LEAST_WAIT: Final = (
+    0.1  # of a job sent back for no stated time: that uses no attempt, so nothing else would end it
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +150,20 @@ def of_error(
 ) -> Outcome:
     """The outcome of a handler that raised.
 
-    An error that says `retryable = False` (or is an UnrecoverableError) fails the job at once, as does the last
-    attempt's. One that says `fallback = True` has the next attempt use the next of the job's fallbacks. A budget that is
-    exceeded, or can't tell, fails the job at once; a limiter without room sends it back until there is.
+    An error that says `fallback = True` has the next attempt use the next of the job's fallbacks. One that says `retryable
+    = False` fails the job at once, unless it also says that and a fallback is left; an UnrecoverableError does in any case,
+    and so does the last attempt's. A budget that is exceeded, or can't tell, fails the job at once; a limiter without room
+    sends it back until there is.
     """
     text = error_text(error, attempt)
     if isinstance(error, BudgetExceeded | CostUnknown):
         return Failed("budget", text)
     if isinstance(error, Throttled):
-        return Delayed("throttled", asked_wait(error, max_retry_after))
-    if isinstance(error, UnrecoverableError) or getattr(error, "retryable", None) is False:
+        return Delayed("throttled", asked_wait(error, max_retry_after) or _LEAST_WAIT)
+    goes_on = getattr(error, "fallback", None) is True
+    fallbacks = len(options.get("fallbacks") or ()) if goes_on else 0
+    is_hopeless = getattr(error, "retryable", None) is False and fallback_index >= fallbacks
+    if is_hopeless or isinstance(error, UnrecoverableError):
         return Failed("unrecoverable", text)
     if attempt >= options.get("attempts", 1):
         return Failed("timeout" if isinstance(error, JobTimeout) else "error", text)
@@ -166,9 +173,7 @@ def of_error(
         )
     except GlideMQError as wrong:  # a backoff function that answers nonsense
         return Failed("unrecoverable", error_text(wrong, attempt))
-    if getattr(error, "fallback", None) is True and options.get("fallbacks"):
-        return Retry(text, delay, min(fallback_index + 1, len(options["fallbacks"])))
-    return Retry(text, delay)
+    return Retry(text, delay, min(fallback_index + 1, fallbacks) if fallbacks else None)
 
 
 def error_text(error: BaseException, attempt: int) -> str:

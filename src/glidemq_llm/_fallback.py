@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -187,6 +188,7 @@ async def first_that_answers(
                 if index and not isinstance(error, GlideMQError):
                     # What a later model refuses says nothing of the first: another attempt may help.
                     raise _exhausted(hops) from error
+                _stay(error)
                 raise
             if hop.call is not None and hop.call.delivered:
                 await job.reset_stream("fallback", call=hop.call.call_id)
@@ -208,6 +210,12 @@ async def first_that_answers(
 async def _note(job: RunningJob, routes: list[Route], hops: Hops) -> None:
     if len(routes) > 1:
         await job.note_hops(hops)
+
+
+def _stay(error: Exception) -> None:
+    """Have the queue not go on to another model, either: this handler has decided that."""
+    with contextlib.suppress(AttributeError, TypeError):  # an exception with slots
+        error.fallback = False  # type: ignore[attr-defined]
 
 
 def _goes_on(info: ErrorInfo, fallback_on: Collection[str] | None) -> bool:

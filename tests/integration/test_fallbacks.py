@@ -10,8 +10,8 @@ MODELS = [{"model": "second"}, {"model": "third", "params": {"temperature": 0}}]
 class ProviderError(Exception):
     def __init__(self, status):
         super().__init__(f"status {status}")
-        self.fallback = status in (429, 500)
-        self.retryable = status != 400
+        self.fallback = status in (401, 429, 500)
+        self.retryable = status not in (400, 401)
 
 
 def failing(*statuses):
@@ -33,6 +33,18 @@ async def test_errors_that_say_so_advance_to_the_next_model(queue, work):
     async with work(handler):
         job = await queue.add("n", attempts=3, fallbacks=MODELS)
         assert await job.result(timeout=5) == "third"
+    assert seen == [(0, None), (1, "second"), (2, "third")]
+
+
+async def test_error_that_would_stay_with_one_model_advances_to_the_next_and_fails_at_the_last(
+    queue, work
+):
+    handler, seen = failing(401, 401, 401)
+    async with work(handler):
+        job = await queue.add("n", attempts=9, fallbacks=MODELS)
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=5)
+    assert (caught.value.reason, caught.value.attempt) == ("unrecoverable", 3)
     assert seen == [(0, None), (1, "second"), (2, "third")]
 
 

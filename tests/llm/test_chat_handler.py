@@ -228,6 +228,23 @@ async def test_which_errors_go_to_the_next_model_can_be_said(clients, provider, 
     assert ended.text == FIVE
 
 
+async def test_handler_that_does_not_go_on_has_no_attempt_go_on_either(
+    clients, provider, models, run
+):
+    models([Behaviour(status=401, message="no such key")], [Behaviour(tokens=5)])
+    handler = chat_handler(clients, fallback_on=())
+
+    ended = await run(
+        handler,
+        {"model": models.first, "messages": ASK},
+        fallbacks=[{"model": models.second}],
+        attempts=3,
+    )
+
+    assert (ended.job.state, ended.job.reason, ended.job.attempt) == ("failed", "unrecoverable", 1)
+    assert provider.calls(model=models.second.split("/")[1]) == []
+
+
 async def test_prompt_that_is_too_long_goes_to_larger_windows_only(clients, provider, run):
     small, same, large = "gpt-4", "gpt-4-0613", "gpt-4.1"
     provider.plan(small, Behaviour(status=400, error_code="context_length_exceeded"))

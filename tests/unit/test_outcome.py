@@ -142,6 +142,31 @@ def test_error_of_a_model_moves_on_to_the_next_fallback_and_stays_at_the_last():
     assert plain.fallback is None
 
 
+def test_error_that_is_hopeless_here_goes_on_elsewhere_while_there_is_an_elsewhere():
+    class Unknown(Exception):  # as a vendor's "no such model"
+        retryable, fallback = False, True
+
+    options = {"attempts": 9, "fallbacks": [{"model": "b"}]}
+    first, second = (
+        outcomes.of_error(Unknown(), attempt=1, options=options, backoffs={}, fallback_index=index)
+        for index in (0, 1)
+    )
+
+    assert isinstance(first, Retry)
+    assert first.fallback == 1
+    assert isinstance(second, Failed)
+    assert second.reason == "unrecoverable"
+    assert isinstance(_of_error(Unknown(), attempts=9), Failed)
+
+
+@pytest.mark.parametrize("asked", [0, -5, float("nan")])
+def test_job_sent_back_for_no_time_does_not_come_again_at_once(asked: float):
+    sent_back = _of_error(Throttled("x", retry_after=asked), attempts=1)
+
+    assert isinstance(sent_back, Delayed)
+    assert sent_back.delay == 0.1
+
+
 def test_error_text_names_class_message_and_attempt():
     try:
         raise ValueError("why")
