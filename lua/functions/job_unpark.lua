@@ -11,16 +11,17 @@ local layout = require('lib.layout')
 local num = require('lib.num')
 
 local MAX = 256
+local KEEP_S = 86400 -- more than a run takes from its refusal to its park
 local PARKED = { budget = true, throttled = true }
 
 local function job_unpark(keys, args)
   local root, map = keys[1], arg.map(args)
   local on, generation = arg.text(map, 'on'), arg.int(map, 'generation', 0, num.MAX)
   local ids = arg.texts(map, 'ids', MAX)
-  local meta, field = layout.meta(root), 'generation:' .. on
+  local key = layout.generation(root, on)
   -- A park that is on its way and knows an older generation goes straight to waiting (see lib/outcome.lua).
-  if num.of(redis.call('HGET', meta, field), -1) < generation then
-    redis.call('HSET', meta, field, generation)
+  if num.of(redis.call('GET', key), -1) < generation then
+    redis.call('SET', key, generation, 'EX', KEEP_S)
   end
   local tx, reply = change.begin(root), { 0 }
   for _, id in ipairs(ids) do

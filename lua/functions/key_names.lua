@@ -30,6 +30,7 @@ local function key_names(keys)
   add('removed', layout.removed(root, 7))
   add('minute', layout.minute(root, 7))
   add('hour', layout.hour(root, 7))
+  add('generation', layout.generation(root, 'main/b'))
   return names
 end
 

@@ -8,7 +8,7 @@ local usage = require('lib.usage')
 
 local family = {}
 
-local MAX_CANCEL = 1000
+local MAX_CANCEL = 10000 -- as many as a flow may have below one parent
 
 function family.key(root, id)
   return layout.satellite(root, id, 'children')

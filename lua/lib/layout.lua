@@ -71,6 +71,11 @@ function layout.outbox_due(root)
   return root .. ':outbox_due'
 end
 
+-- The newest generation of a budget of which an unpark has come: what was parked on an older one waits no more.
+function layout.generation(root, on)
+  return root .. ':generation:' .. on
+end
+
 function layout.minute(root, minute)
   return root .. ':minute:' .. string.format('%.0f', minute)
 end

@@ -36,7 +36,7 @@ local function is_overtaken(tx, extra)
   if not extra.on then
     return false
   end
-  local seen = redis.call('HGET', layout.meta(tx.root), 'generation:' .. extra.on)
+  local seen = redis.call('GET', layout.generation(tx.root, extra.on))
   return num.of(seen, -1) > (extra.generation or 0)
 end
 

@@ -157,6 +157,7 @@ def all_names(root: str) -> dict[str, str]:
         "removed": f"{root}:removed:7",
         "minute": f"{root}:minute:7",
         "hour": f"{root}:hour:7",
+        "generation": f"{root}:generation:main/b",
     }
 
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _text: Final = msgspec.json.Encoder(order="sorted").encode
 _unpack: Final = msgspec.msgpack.Decoder().decode
 _MAX_RENEWALS: Final = 3
-_MAX_GONE: Final = 1000
+_MAX_TOLD: Final = 1000
 _DAY: Final = 86_400.0  # the longest reservation and the longest pause of a limiter
 
 Outcome: TypeAlias = Literal["ok", "limited", "error", "none"]
@@ -362,8 +362,8 @@ class LedgerClient:
     async def relay(self, wakes: Sequence[Wake]) -> None:
         """Tell queues that there is room for jobs of theirs, acknowledge that, and go on with what came up meanwhile."""
         while wakes:
-            told = await unpark(self._client, self.name, wakes)
-            wakes = (await self.upkeep(told.done, told.gone[:_MAX_GONE], told.failed)).wakes
+            told = await unpark(self._client, self.name, wakes[:_MAX_TOLD])  # the rest comes again
+            wakes = (await self.upkeep(told.done, told.gone[:_MAX_TOLD], told.failed)).wakes
 
     async def wake(self, wakes: Sequence[Wake]) -> None:
         """As `relay`, for callers that have done what they were to do: if it fails, the upkeep of a worker does it."""

@@ -58,6 +58,7 @@ KEY_TABLE: Final = (
     _KeyRule(f"turn:{_ID}", "hash", "always"),
     _KeyRule(r"removed:\d+", "set", "always"),
     _KeyRule(r"(minute|hour):\d+", "hash", "always"),
+    _KeyRule(r"generation:[\s\S]+", "string", "always"),
 )
 
 

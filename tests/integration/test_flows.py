@@ -13,7 +13,7 @@ from glidemq_core import (
     Worker,
     kept_text,
 )
-from tests.harness.jobs import lose, until_state
+from tests.harness.jobs import lose, until_counted, until_state
 from tests.harness.processes import eventually
 
 
@@ -447,6 +447,15 @@ async def test_cancelled_parent_cancels_its_children_and_theirs(queue, other, fl
     await until_state(other, middle.id, "cancelled")
     await until_state(other, flow.children["leaf"].id, "cancelled")
     await until_state(queue, middle.children["leaf"].id, "cancelled")
+
+
+async def test_cancelled_parent_of_thousands_leaves_none_running(queue, flows, both):
+    leaf = FlowJob(name="leaf", queue=queue.name, options={"delay": 100})
+    flow = await flows.add(FlowJob(name="parent", queue=queue.name, children=[leaf] * 1_500))
+
+    await queue.cancel(flow.id)
+
+    await until_counted(queue, cancelled=1_501)
 
 
 async def test_child_reaches_its_parent_after_a_time_without_workers(

@@ -250,6 +250,8 @@ class Engine:
                 return sorted(self.server.cmd("SMEMBERS", name))
             case "stream":
                 return self.server.cmd("XRANGE", name, "-", "+")
+            case "string":
+                return self.server.cmd("GET", name)
             case other:
                 raise AssertionError(f"{key} is a {other}")
 

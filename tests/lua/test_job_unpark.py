@@ -29,7 +29,7 @@ def test_parked_job_goes_back_to_its_place(engine: Engine, why: str):
     assert _unpark(engine, "a") == [1]
 
     assert engine.score("waiting", "a") == place
-    assert engine.names() - before <= {"waiting", "wake"}
+    assert engine.names() - before <= {"waiting", "wake", f"generation:{ON}"}
 
 
 def test_jobs_that_wait_for_something_else_stay(engine: Engine):
@@ -56,6 +56,16 @@ def test_park_that_knows_an_older_generation_goes_straight_back(engine: Engine):
 
     engine.finish(engine.claim(), "delayed", None, {"why": "budget", "on": ON, "generation": 5})
     assert engine.where("a") == ["delayed"]
+
+
+def test_budgets_that_came_and_went_leave_nothing_that_stays(engine: Engine):
+    before = engine.names()
+    for n in range(3):
+        engine.call("job_unpark", on=f"main/{n}", generation=1, ids=[])
+
+    left = engine.names() - before - {"meta"}
+    assert left == {f"generation:main/{n}" for n in range(3)}
+    assert all(0 < engine.server.cmd("TTL", f"{engine.root}:{name}") <= 86_400 for name in left)
 
 
 def test_generation_does_not_go_back(engine: Engine):
