@@ -175,7 +175,7 @@ async def test_provider_that_asks_for_days_is_let_alone_for_one_and_its_call_is_
 
     async with Ledger(connection=any_url) as ledger, work(handler):
         await ledger.open_budget(queue.name, Budget(max_total_tokens=100))
-        limits = {queue.name: Throttle(rpm=100)}
+        limits = {queue.name: Throttle(rpm=100, max_pause=86_400)}
         await (await queue.add("n", budgets=[queue.name], limits=limits)).result(timeout=10)
         total = (await ledger.budget(queue.name)).caps["total_tokens"]
         limiter = await ledger.limiter_state(queue.name)

@@ -106,10 +106,11 @@ def test_commands_are_named_where_they_are_called():
 @pytest.mark.parametrize("path", FILES, ids=_name)
 def test_nothing_forbidden_is_used(path: Path):
     forbidden = r"\bpcall\b|\btostring\b|'KEYS'|SCAN'|math\.random|\bserver\.|cjson\.decode"
-    # A limiter's rules are JSON so that the same text is recognised and parsed once; what is no JSON is named.
-    allowed = ["pcall", "cjson.decode"] if path.name == "ledger_conf.lua" else []
+    # A limiter's rules are JSON so that the same text is recognised and parsed once; what is no JSON is named. A chunk's
+    # fields are its writer's JSON, in which a reader's look finds the open call; what is no JSON has none.
+    reads_json = path.name in ("ledger_conf.lua", "stream_read_many.lua")
 
-    assert re.findall(forbidden, _code(path)) == allowed
+    assert re.findall(forbidden, _code(path)) == (["pcall", "cjson.decode"] if reads_json else [])
 
 
 @pytest.mark.parametrize("path", FILES, ids=_name)
