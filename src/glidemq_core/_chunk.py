@@ -76,7 +76,7 @@ class Naming:
             if isinstance(named, str):
                 call = named
                 self._call = open_after(self._call, kind, named)
-        return Chunk(place.decode(), kind, fields[3].decode(), epoch, seq, more, call)
+        return Chunk(place.decode(), kind, fields[3].decode(), epoch, seq, more or None, call)
 
 
 def open_after(before: str, kind: str, call: str) -> str:

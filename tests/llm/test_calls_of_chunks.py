@@ -124,6 +124,7 @@ async def test_wire_names_the_call_of_a_chunk_in_sixty_four(chunks, queue, serve
 
     assert sum(id.encode() in fields for fields in alone) == len(alone) // MARK_EACH == 2
     assert not any("_call" in (chunk.fields or {}) for chunk in found)
+    assert {} not in [chunk.fields for chunk in found]  # the mark leaves no trace
 
 
 async def test_reader_of_what_a_trimmed_stream_still_has_is_told_once_it_is_named(
