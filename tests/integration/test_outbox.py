@@ -131,7 +131,7 @@ async def test_queue_that_refuses_its_wake_holds_up_none_of_the_others_that_wait
     async def both_parked():
         return [(await one.counts())["delayed"] for one in (other, queue)] == [1, 1]
 
-    meta = f"glidemq:{{{other.name}}}:meta"
+    generation = f"glidemq:{{{other.name}}}:generation:{queue.name}/b"
     ledger_due = f"glidemq:{{ledger:{queue.name}}}:outbox_due"
     async with Ledger(queue.name, connection=any_url) as ledger, work(spend):
         await ledger.open_budget("b", Budget(max_total_tokens=0, on_exceeded="pause"))
@@ -141,14 +141,13 @@ async def test_queue_that_refuses_its_wake_holds_up_none_of_the_others_that_wait
             await eventually(lambda: is_delayed(other))
         second = await queue.add("n", **options)
         await eventually(both_parked)
-        any_server.cmd("RENAME", meta, f"{meta}-kept")
-        any_server.cmd("SET", meta, "no hash")
+        any_server.cmd("LPUSH", generation, "no number")
 
         await ledger.update_budget("b", Budget(max_total_tokens=2, on_exceeded="pause"))
 
         await second.result(timeout=20)
         assert any_server.cmd("ZCARD", ledger_due) == 1
-        any_server.cmd("RENAME", f"{meta}-kept", meta)
+        any_server.cmd("DEL", generation)
         async with Worker(other.name, spend, connection=any_url):
             await first.result(timeout=20)
 
