@@ -40,6 +40,12 @@ def listed(url, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+async def a_child_reaches_its_parent(flows, queue, other):
+    child = FlowJob(name="child", queue=queue.name)
+    family = await flows.add(FlowJob(name="parent", queue=other.name, children=[child]))
+    assert await other.result(family.id, timeout=20) == ["done"]
+
+
 async def test_entries_that_are_refused_hold_up_none_behind_them_and_none_is_lost(
     queue, other, work, any_server, broken
 ):
@@ -53,14 +59,7 @@ async def test_entries_that_are_refused_hold_up_none_behind_them_and_none_is_los
             with pytest.raises(Exception, match="no"):
                 await job.result(timeout=20)
 
-        family = await flows.add(
-            FlowJob(
-                name="parent",
-                queue=other.name,
-                children=[FlowJob(name="child", queue=queue.name)],
-            )
-        )
-        assert await other.result(family.id, timeout=20) == ["done"]
+        await a_child_reaches_its_parent(flows, queue, other)
 
         assert any_server.cmd("ZCARD", f"glidemq:{{{queue.name}}}:outbox_due") > 0
         any_server.cmd("DEL", f"glidemq:{{{broken}}}:meta")
@@ -106,14 +105,7 @@ async def test_entry_of_a_newer_version_waits_for_one_and_the_others_pass(
         Worker(other.name, parent, connection=any_url),
         work(fail),
     ):
-        family = await flows.add(
-            FlowJob(
-                name="parent",
-                queue=other.name,
-                children=[FlowJob(name="child", queue=queue.name)],
-            )
-        )
-        assert await other.result(family.id, timeout=20) == ["done"]
+        await a_child_reaches_its_parent(flows, queue, other)
 
         async def stuck():
             return any_server.cmd("ZCARD", f"{root}:outbox_due") == 1
